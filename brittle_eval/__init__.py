@@ -1,0 +1,75 @@
+"""brittle-eval: find, isolate and modify the weights that carry a model's safety behaviour, and evaluate what happens.
+
+The public names, imported on first use: `import brittle_eval` itself is free of torch, transformers and lm-eval.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from brittle_eval.errors import BrittleError, CannotRun, UnknownName
+    from brittle_eval.hookspecs import hookimpl
+    from brittle_eval.methods import (
+        Attribution,
+        Context,
+        Isolation,
+        Judge,
+        Modification,
+        Record,
+        Seen,
+        Share,
+        Verdict,
+        Weight,
+    )
+    from brittle_eval.regions import Mask, Part, Region, Whole
+    from brittle_eval.scores import Compare, highest, select, share
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attribution",
+    "BrittleError",
+    "CannotRun",
+    "Compare",
+    "Context",
+    "Isolation",
+    "Judge",
+    "Mask",
+    "Modification",
+    "Part",
+    "Record",
+    "Region",
+    "Seen",
+    "Share",
+    "UnknownName",
+    "Verdict",
+    "Weight",
+    "Whole",
+    "highest",
+    "hookimpl",
+    "select",
+    "share",
+]
+
+_HOME = {
+    "errors": ("BrittleError", "CannotRun", "UnknownName"),
+    "hookspecs": ("hookimpl",),
+    "regions": ("Mask", "Part", "Region", "Whole"),
+    "scores": ("Compare", "highest", "select", "share"),
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+"""Where a public name lives; those not named here live in `methods`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'brittle_eval' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"brittle_eval.{_MODULE.get(name, 'methods')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,192 @@
+"""The driver of attributions: runs a behaviour's examples through the model and hands each weight what the method needs.
+
+Forward-only methods see the decoder's own pass through hooks (no mask or rotary embedding is rebuilt here); gradients come from one
+forward and backward a batch, taken weight by weight and example by example as the backward pass produces them.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from brittle_eval.calibration import Example, collate
+from brittle_eval.errors import BrittleError
+from brittle_eval.methods import Attribution, Seen, Weight
+from brittle_eval.weights import Address
+
+States = dict[str, dict[str, Any]]
+"""State by behaviour and weight name."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How examples run: batch size in examples, padding token, memory for the state of one group of blocks in bytes."""
+
+    pad_id: int
+    batch_size: int = 8
+    memory: int = 4 << 30
+    on_batch: Callable[[int], None] = lambda examples: None
+
+
+def groups(addresses: Sequence[Address], model: nn.Module, method: Attribution, behaviours: int, memory: int) -> list[list[Address]]:
+    """Weights in runs of whole blocks whose state fits the memory; a method without gradients keeps little and has one group."""
+    if "gradients" not in method.needs:
+        return [list(addresses)]
+    out: list[list[Address]] = []
+    used = 0
+    for block in sorted({address.block for address in addresses}):
+        members = [address for address in addresses if address.block == block]
+        size = sum(address.parameter(model).numel() for address in members) * 4 * behaviours
+        if not out or used + size > memory:
+            out.append([])
+            used = 0
+        out[-1].extend(members)
+        used += size
+    return out
+
+
+def accumulate(
+    model: PreTrainedModel,
+    method: Attribution,
+    weights: Mapping[Address, Weight],
+    behaviours: Mapping[str, Sequence[Example]],
+    how: Pass,
+) -> States:
+    """The method's state for every behaviour and given weight, after all examples."""
+    states: States = {}
+    for behaviour, examples in behaviours.items():
+        state = {weight.name: method.start(weight) for weight in weights.values()}
+        states[behaviour] = state
+        if method.needs & {"inputs", "outputs", "gradients"}:
+            run = _backward if "gradients" in method.needs else _forward
+            with _observing(model, method, weights, state) as observer:
+                for batch, first in _batches(examples, how.batch_size):
+                    observer.begin(*collate(batch, how.pad_id, model.get_input_embeddings().weight.device), first)
+                    run(model, observer)
+                    how.on_batch(len(batch))
+    return states
+
+
+def scores(method: Attribution, weight: Weight, state: Any) -> Tensor:
+    """Checked scores of one weight, float32 (out, in)."""
+    value = method.finish(state, weight).float()
+    if value.shape != weight.value.shape:
+        raise BrittleError(
+            f"{type(method).__name__} gave scores of shape {tuple(value.shape)} for {weight.name} of shape {tuple(weight.value.shape)}"
+        )
+    if not bool(value.isfinite().all()):
+        raise BrittleError(
+            f"{type(method).__name__} gave NaN or infinite scores for {weight.name}: use dtype=float32 or bfloat16 and check the weights"
+        )
+    return value
+
+
+def _batches(examples: Sequence[Example], size: int) -> Iterator[tuple[list[Example], int]]:
+    order = sorted(examples, key=lambda example: len(example.ids))
+    for start in range(0, len(order), size):
+        yield order[start : start + size], start
+
+
+class _Observer:
+    """Hooks' memory for the batch under way: which positions are responses, which example each row is."""
+
+    def __init__(self, method: Attribution, weights: Mapping[str, Weight], state: dict[str, Any]) -> None:
+        self.method, self.weights, self.state = method, weights, state
+        self._gathered: tuple[Tensor, Tensor] | None = None
+
+    def begin(self, ids: Tensor, mask: Tensor, responses: Tensor, first: int) -> None:
+        self.ids, self.mask, self.responses, self.first = ids, mask, responses, first
+        rows = torch.arange(first, first + len(ids), device=ids.device)
+        self.example = rows[:, None].expand_as(ids)[responses]
+        self._gathered = None
+
+    def gather(self, inputs: Tensor) -> Tensor:
+        """`inputs (batch, positions, in)` at response positions; weights that share an input share the copy."""
+        if self._gathered is None or self._gathered[0] is not inputs:
+            self._gathered = (inputs, inputs[self.responses.to(inputs.device)])
+        return self._gathered[1]
+
+    def update(self, name: str, seen: Seen) -> None:
+        self.state[name] = self.method.update(self.state[name], seen)
+
+    def forward_hook(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            outputs = None
+            if "outputs" in self.method.needs:
+                outputs = output[self.responses.to(output.device)]
+                if getattr(module, "bias", None) is not None:
+                    outputs = outputs - module.bias
+            self.update(name, Seen(self.gather(args[0]), outputs, self.example, None))
+
+        return hook
+
+    def gradient_hook(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            inputs = args[0].detach()
+            output.register_hook(lambda grad: self._examples(name, inputs, grad))
+
+        return hook
+
+    def _examples(self, name: str, inputs: Tensor, grad: Tensor) -> None:
+        with torch.no_grad():
+            for row in range(len(inputs)):
+                real = self.mask[row].bool().to(inputs.device)
+                chosen = self.responses[row].to(inputs.device)
+                weight_grad = grad[row, real].float().T @ inputs[row, real].float()
+                number = self.example.new_full((int(chosen.sum()),), self.first + row)
+                self.update(name, Seen(inputs[row, chosen], None, number, weight_grad))
+
+
+@contextmanager
+def _observing(
+    model: PreTrainedModel, method: Attribution, weights: Mapping[Address, Weight], state: dict[str, Any]
+) -> Iterator[_Observer]:
+    observer = _Observer(method, {weight.name: weight for weight in weights.values()}, state)
+    gradients = "gradients" in method.needs
+    with ExitStack() as stack:
+        if gradients:
+            stack.enter_context(_frozen(model))
+        for address in weights:
+            module = model.get_submodule(address.module)
+            hook = observer.gradient_hook(address.name) if gradients else observer.forward_hook(address.name)
+            stack.callback(module.register_forward_hook(hook).remove)
+        yield observer
+    gc.collect()
+
+
+@contextmanager
+def _frozen(model: PreTrainedModel) -> Iterator[None]:
+    """No parameter takes a gradient, but the embeddings' output does: backward then computes input gradients only."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    handle = model.get_input_embeddings().register_forward_hook(lambda module, args, output: output.requires_grad_())
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        handle.remove()
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _forward(model: PreTrainedModel, observer: _Observer) -> None:
+    with torch.inference_mode():
+        model.get_decoder()(input_ids=observer.ids, attention_mask=observer.mask, use_cache=False)
+
+
+def _backward(model: PreTrainedModel, observer: _Observer) -> None:
+    """Sum over the batch's examples of the mean over response tokens of `−log p`, backward."""
+    with torch.enable_grad():
+        out = model.get_decoder()(input_ids=observer.ids, attention_mask=observer.mask, use_cache=False)
+        predicts = observer.responses[:, 1:]
+        logits = model.get_output_embeddings()(out.last_hidden_state[:, :-1][predicts]).float()
+        losses = torch.nn.functional.cross_entropy(logits, observer.ids[:, 1:][predicts], reduction="none")
+        share = (1.0 / predicts.sum(dim=1, keepdim=True)).expand_as(predicts)[predicts]
+        (losses * share).sum().backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,110 @@
+"""The behaviours of a run: files that the user names, or the project's prompts answered by the unedited model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from brittle_eval.calibration import Example, Pair, digest, drop_leaks, encode, read_pairs
+from brittle_eval.errors import BrittleError
+from brittle_eval.generate import Sampling, generate
+from brittle_eval.lm import BrittleHFLM, Turns
+from brittle_eval.methods import Judge, Record
+from brittle_eval.progress import bar
+from brittle_eval.record import RunFolder
+
+FEWEST_REFUSALS = 32
+ANSWER_TOKENS = 64
+"""Length of a calibration answer."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """A named set of pairs, ready for attribution."""
+
+    name: str
+    pairs: tuple[Pair, ...]
+    examples: tuple[Example, ...]
+    dropped: int
+    """Prompts left out because they equal or nearly repeat an evaluation prompt."""
+
+    @property
+    def digest(self) -> str:
+        return digest(self.pairs)
+
+
+def from_file(name: str, path: Path, lm: BrittleHFLM, evaluation: Sequence[str]) -> Behaviour:
+    """A user's jsonl, without the pairs that leak from the evaluation."""
+    pairs = read_pairs(path)
+    kept, dropped = drop_leaks([pair.prompt for pair in pairs], evaluation)
+    return _made(name, [pairs[index] for index in kept], lm, dropped)
+
+
+def from_prompts(
+    name: str, prompts: Sequence[str], lm: BrittleHFLM, judge: Judge, evaluation: Sequence[str], pairs: int, folder: RunFolder, seed: int
+) -> Behaviour:
+    """`pairs` of the prompts with the unedited model's greedy answers: its refusals for safety, its other answers otherwise."""
+    kept, dropped = drop_leaks(prompts, evaluation)
+    chosen = sorted(random.Random(f"{seed}|{name}").sample(kept, min(pairs, len(kept))))
+    asked = [prompts[index] for index in chosen]
+    file = f"behaviours/{name}.jsonl"
+    if not (folder.path / file).exists():
+        answers = _answers(lm, asked, seed, f"answering {name} prompts")
+        verdicts = judge.judge([Record(prompt, answer) for prompt, answer in zip(asked, answers, strict=True)])
+        wanted = name != "safety"
+        good = [
+            Pair(prompt, answer)
+            for prompt, answer, verdict in zip(asked, answers, verdicts, strict=True)
+            if verdict.positive is wanted and answer.strip()
+        ]
+        if name == "safety" and len(good) < FEWEST_REFUSALS:
+            raise BrittleError(
+                f"the unedited model refused {len(good)} of {len(asked)} harmful prompts: there is little safety to attribute "
+                f"(at least {FEWEST_REFUSALS} refusals are needed); give pairs with --behaviour safety=FILE"
+            )
+        folder.write_lines(file, [asdict(pair) for pair in good], private=True)
+    return _made(name, read_pairs(folder.path / file), lm, dropped)
+
+
+def _made(name: str, pairs: Sequence[Pair], lm: BrittleHFLM, dropped: int) -> Behaviour:
+    if not pairs:
+        raise BrittleError(f"behaviour {name}: no pair is left; {dropped} were dropped because they repeat evaluation prompts")
+    examples = tuple(encode(lm.tokenizer, pair) for pair in pairs)
+    longest = max(len(example.ids) for example in examples)
+    if longest > lm.max_length:
+        raise BrittleError(f"behaviour {name}: a pair of {longest} tokens exceeds the model's context of {lm.max_length}: shorten it")
+    return Behaviour(name, tuple(pairs), examples, dropped)
+
+
+def _answers(lm: BrittleHFLM, prompts: Sequence[str], seed: int, what: str) -> list[str]:
+    with lm.showing(Turns(chat=True), lambda: None), bar(what, len(prompts)) as advance:
+        rendered = [lm.apply_chat_template([{"role": "user", "content": prompt}]) for prompt in prompts]
+        tokens = generate(
+            lm.model,
+            [lm.prompt_ids(text) for text in rendered],
+            Sampling(ANSWER_TOKENS, seed=seed),
+            batch_size=int(lm.batch_size),
+            end_ids=lm.end_ids,
+            pad_id=lm.pad_id,
+            on_finished=lambda: advance(1),
+        )
+    return [lm.tokenizer.decode(answer, skip_special_tokens=True) for answer in tokens]
+
+
+def reference_pairs(lm: BrittleHFLM, prompts: Sequence[str], folder: RunFolder, seed: int) -> list[Example]:
+    """The unedited model's greedy answers to harmless prompts, as examples for perplexity and divergence."""
+    file = "behaviours/reference.jsonl"
+    if not (folder.path / file).exists():
+        answers = _answers(lm, prompts, seed, "answering reference prompts")
+        pairs = [Pair(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer.strip()]
+        folder.write_lines(file, [asdict(pair) for pair in pairs], private=True)
+    return [encode(lm.tokenizer, pair) for pair in read_pairs(folder.path / file)]
+
+
+def sizes(behaviours: Mapping[str, Behaviour]) -> str:
+    """`safety 121 pairs, utility 128 pairs (2 dropped as leaks)`."""
+    leaks = sum(behaviour.dropped for behaviour in behaviours.values())
+    listed = ", ".join(f"{name} {len(behaviour.pairs)} pairs" for name, behaviour in behaviours.items())
+    return f"{listed} ({leaks} prompts dropped as near evaluation prompts)" if leaks else listed

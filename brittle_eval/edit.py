@@ -1,0 +1,136 @@
+"""Apply a chain of modifications to a model in memory and undo it bit for bit, whatever happens in between."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brittle_eval.errors import BrittleError
+from brittle_eval.isolate import as_weight
+from brittle_eval.methods import Context, Modification
+from brittle_eval.regions import Part, Region
+from brittle_eval.weights import Address, Fingerprint, digest
+
+
+@dataclass(frozen=True)
+class _Undo:
+    """Old content of one weight: values at the changed positions if fewer than half changed, else all of them."""
+
+    address: Address
+    old: Tensor
+    positions: Tensor | None
+
+    @classmethod
+    def record(cls, address: Address, old: Tensor, new: Tensor) -> _Undo:
+        changed = _bits(old).ne(_bits(new)).reshape(-1)
+        if int(changed.sum()) * 2 < changed.numel():
+            positions = changed.nonzero().squeeze(1)
+            return cls(address, old.reshape(-1)[positions].clone(), positions)
+        return cls(address, old.clone(), None)
+
+    def restore(self, model: nn.Module) -> None:
+        view = self.address.view(model)
+        if self.positions is None:
+            view.copy_(self.old)
+        else:
+            flat = view.reshape(-1)
+            flat[self.positions] = self.old
+            view.copy_(flat.reshape(view.shape))
+
+
+def _bits(value: Tensor) -> Tensor:
+    return value.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()])
+
+
+@contextmanager
+def edited(
+    model: nn.Module,
+    addresses: Sequence[Address],
+    region: Region,
+    modifications: Sequence[Modification],
+    context: Context,
+    fingerprint: Fingerprint,
+) -> Iterator[list[str]]:
+    """The model with the modifications applied to the region; gives the names of the touched weights.
+
+    On leaving (also by an exception or Ctrl-C) every weight has its old bytes again, which the digests of the touched weights prove.
+    """
+    undo: list[_Undo] = []
+    try:
+        with torch.no_grad():
+            for address in addresses:
+                if address.name in region:
+                    _apply(model, address, region[address.name], modifications, context, undo)
+        touched = [entry.address.name for entry in undo]
+        fingerprint.refresh(touched)
+        yield touched
+    finally:
+        with _uninterrupted(), torch.no_grad():
+            for entry in reversed(undo):
+                entry.restore(model)
+            _prove(model, undo, fingerprint)
+
+
+def _apply(
+    model: nn.Module,
+    address: Address,
+    part: Part,
+    modifications: Sequence[Modification],
+    context: Context,
+    undo: list[_Undo],
+) -> None:
+    view = address.view(model)
+    before = view.clone()
+    sources: Callable[[Any], Mapping[str, Tensor]] = lambda which: (  # noqa: E731
+        {address.name: before} if which == "before" else context.weights(which)
+    )
+    chain = replace(context, weights=sources)
+    value = before
+    for modification in modifications:
+        weight = replace(as_weight(model, address, chain, base="base" in modification.needs), value=value)
+        value = modification.edit(weight, part, chain)
+        if value.shape != before.shape:
+            raise BrittleError(f"{type(modification).__name__} gave shape {tuple(value.shape)} for {address.name}, expected {tuple(before.shape)}")
+    new = value.to(before.dtype)
+    if not bool(new.isfinite().all()):
+        raise BrittleError(f"the edit of {address.name} is not finite in {before.dtype}: use dtype=float32 or a smaller strength")
+    undo.append(_Undo.record(address, before, new))
+    view.copy_(new)
+
+
+def _prove(model: nn.Module, undo: Sequence[_Undo], fingerprint: Fingerprint) -> None:
+    names = [entry.address.name for entry in undo]
+    fingerprint.refresh(names)
+    wrong = [name for name in names if fingerprint.part(name) != fingerprint.original(name)]
+    if wrong:
+        raise RuntimeError(f"{len(wrong)} weights were not restored, first {wrong[0]}: this is a bug")
+
+
+def check_digests(model: nn.Module, fingerprint: Fingerprint, names: Sequence[str]) -> None:
+    """Error if a weight is not what the edit left: wrapping a model re-ties its weights, and that must not undo an edit."""
+    for name in names:
+        if digest(model.get_parameter(name).data) != fingerprint.part(name):
+            raise RuntimeError(f"{name} changed after its edit: something undid the modification")
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the weights are restored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    old = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, old)
+    if waiting:
+        raise KeyboardInterrupt

@@ -1,0 +1,161 @@
+"""The model under test as an lm-eval model: HFLM's loading and likelihoods, our generator for our tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel
+
+from brittle_eval.calibration import Example
+from brittle_eval.chat import render
+from brittle_eval.errors import BrittleError
+from brittle_eval.generate import Sampling, generate
+from brittle_eval.measures import perplexities
+
+SCORED_TOKENS = 128
+"""Tokens of an answer that its perplexity is taken over: gibberish shows early."""
+GENERATION_KEYS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How one of our tasks shows its prompts: with the chat template or raw, and which system turn."""
+
+    chat: bool
+    system: str = "default"
+    """`none`, `default` (whatever the template does by itself), or the system text."""
+    merge: bool = False
+    """Fold the system text into the user turn where the template has no system role."""
+
+
+class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
+    """HFLM whose chat rendering and generation follow our tasks' metadata while one of them runs.
+
+    Everything else (loading, quantisation, adapters, device maps, likelihoods, other people's tasks) is HFLM's own.
+    """
+
+    turns: Turns | None = None
+    seed: int = 0
+    on_answer: Callable[[], None] = staticmethod(lambda: None)
+
+    @contextmanager
+    def showing(self, turns: Turns, on_answer: Callable[[], None]) -> Iterator[None]:
+        """While inside, prompts are rendered as `turns` says and answers come from our generator."""
+        self.turns, self.on_answer = turns, on_answer  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            self.turns, self.on_answer = None, lambda: None  # type: ignore[method-assign]
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        if self.turns is None:
+            return str(super().apply_chat_template(chat_history, add_generation_prompt=add_generation_prompt))
+        user = chat_history[-1]["content"]
+        return render(self.tokenizer, user, self.turns.system, merge=self.turns.merge).text
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        if self.turns is None:
+            return list(super().generate_until(requests, disable_tqdm=disable_tqdm))
+        texts, options = zip(*(request.args for request in requests), strict=True)
+        sampling = as_sampling(options[0], self.max_gen_toks, self.seed)
+        prompts = [self.prompt_ids(text) for text in texts]
+        self._check_lengths(prompts, sampling.max_new_tokens)
+        answers = generate(
+            self.model,
+            prompts,
+            sampling,
+            samples=_sample_numbers(requests),
+            batch_size=int(self.batch_size),
+            end_ids=self.end_ids,
+            pad_id=self.pad_id,
+            on_finished=self.on_answer,
+        )
+        return [self.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """A rendered chat prompt has its special tokens already; a raw one gets the tokenizer's."""
+        if self.turns is not None and self.turns.chat:
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tok_encode(text))
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end an answer: the tokenizer's end token and the checkpoint's own list."""
+        own = self.model.generation_config.eos_token_id
+        listed = own if isinstance(own, list) else [own]
+        return sorted({token for token in [*listed, self.tokenizer.eos_token_id] if token is not None})
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.end_ids[0])
+
+    def answer_perplexities(self, pairs: Sequence[tuple[str, str]], chat: bool) -> list[float | None]:
+        """For (shown prompt, answer) the answer's perplexity over its first 128 tokens, by the model as it is; None for no tokens."""
+        examples: list[Example | None] = []
+        for prompt, answer in pairs:
+            before = self.tokenizer(prompt, add_special_tokens=False)["input_ids"] if chat else self.tok_encode(prompt)
+            after = self.tokenizer(answer, add_special_tokens=False)["input_ids"][:SCORED_TOKENS]
+            examples.append(Example((*before, *after), len(before)) if after else None)
+        real = [example for example in examples if example is not None]
+        values = iter(perplexities(self.model, real, self.pad_id, int(self.batch_size)))
+        return [None if example is None else next(values) for example in examples]
+
+    def _check_lengths(self, prompts: Sequence[Sequence[int]], new: int) -> None:
+        longest = max(map(len, prompts))
+        if longest + new > self.max_length:
+            raise BrittleError(
+                f"a prompt of {longest} tokens and {new} new tokens exceed the model's context of {self.max_length}: "
+                "lower max_gen_toks with --gen_kwargs; prompts are never cut"
+            )
+
+
+def as_sampling(options: dict[str, Any], default_new: int, seed: int) -> Sampling:
+    """lm-eval's generation options as ours; an option that would change nothing is an error."""
+    if unknown := set(options) - GENERATION_KEYS:
+        raise BrittleError(f"generation option {sorted(unknown)[0]} is not one of {', '.join(sorted(GENERATION_KEYS))}")
+    if options.get("until"):
+        raise BrittleError(f"stop strings {options['until']} would cut answers: our tasks need until: []")
+    drawn = bool(options.get("do_sample")) and float(options.get("temperature", 1.0)) > 0
+    return Sampling(
+        max_new_tokens=int(options.get("max_gen_toks", default_new)),
+        temperature=float(options.get("temperature", 1.0)) if drawn else 0.0,
+        top_p=float(options.get("top_p", 1.0)),
+        top_k=int(options.get("top_k", 0)),
+        seed=seed,
+    )
+
+
+def _sample_numbers(requests: Sequence[Instance]) -> list[int]:
+    """Repeats of one request come as the same object: the n-th is sample n."""
+    seen: dict[int, int] = {}
+    numbers = []
+    for request in requests:
+        numbers.append(seen.get(id(request), 0))
+        seen[id(request)] = numbers[-1] + 1
+    return numbers
+
+
+def fitting_batch_size(model: PreTrainedModel) -> int:
+    """Rows that fit a quarter of the free memory at 512 tokens (keys and values, float32 log-probabilities twice); 1 to 32."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    row = 512 * (2 * heads * head * config.num_hidden_layers * model.dtype.itemsize + 2 * 4 * config.vocab_size)
+    device = model.get_input_embeddings().weight.device
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
+    size = max(1, min(32, free // 4 // row))
+    return int(2 ** int(math.log2(size)))
+
+
+def _free_memory() -> int:
+    """Bytes of memory that this process may still take."""
+    return psutil.virtual_memory().available

@@ -1,0 +1,147 @@
+"""The contracts of a method: Attribution, Isolation, Modification, Judge. A method is a frozen dataclass; its fields are its options.
+
+Methods never touch devices, files, seeds, traversal or lm-eval: the driver hands them tensors and takes tensors back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Interval
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from brittle_eval.regions import Part
+
+Share = Annotated[float, Interval(ge=0, le=1)]
+"""The type of an option that is a fraction in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight as methods see it: always (out, in), whatever the module stores."""
+
+    name: str
+    """Stable address, such as `model.layers.3.mlp.up_proj.weight`."""
+    block: int
+    """Decoder block, from 0."""
+    value: Tensor
+    """(out, in), in the model's dtype."""
+    base: Tensor | None
+    """The base model's value (out, in), if the method needs it and a base model was given."""
+    generator: torch.Generator
+    """Seeded from the run's seed and the weight's name."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one batch of a behaviour's examples showed of one weight, at positions whose own label is a response token."""
+
+    inputs: Tensor
+    """(tokens, in): what entered the weight."""
+    outputs: Tensor | None
+    """(tokens, out): what left it, without the bias, if the method needs outputs."""
+    example: Tensor
+    """(tokens,): the number of the example that each token belongs to."""
+    weight_grad: Tensor | None
+    """(out, in): gradient of one example's mean response loss, if the method needs gradients; then the batch is that example."""
+
+
+class Attribution:
+    """Which weights carry a behaviour: a score (out, in) for every weight; higher is more important.
+
+    `start` makes the state of one weight and behaviour, `update` adds a batch, `finish` turns it into scores. A method whose `needs` is
+    empty sees no data. Scores must be finite.
+    """
+
+    gives: ClassVar[str] = "weight-scores"
+    needs: ClassVar[frozenset[Literal["inputs", "outputs", "gradients", "base"]]] = frozenset()
+
+    def start(self, weight: Weight) -> Any:
+        return None
+
+    def update(self, state: Any, seen: Seen) -> Any:
+        return state
+
+    def finish(self, state: Any, weight: Weight) -> Tensor:
+        raise TypeError(f"{type(self).__name__} defines no finish(state, weight)")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an isolation or a modification may ask for beside its arguments."""
+
+    generator: Callable[[str], torch.Generator]
+    """A random stream for a name, seeded from the run's seed and that name."""
+    weights: Callable[[Literal["base", "before"]], Mapping[str, Tensor]]
+    """Other values by weight name, read lazily: of the base model, or from before the first modification of the chain."""
+
+
+class Isolation:
+    """Which of the important weights to take: from scores by behaviour and weight to a part of every weight.
+
+    `reach` says how much must be seen at once: the driver calls `isolate` with the scores of one weight, one block's weights, or all.
+    """
+
+    takes: ClassVar[frozenset[str]] = frozenset({"weight-scores"})
+
+    @property
+    def reach(self) -> Literal["weight", "block", "model"]:
+        return "weight"
+
+    @property
+    def behaviours(self) -> tuple[str, ...]:
+        """The behaviours whose scores it asks for."""
+        return ("safety",)
+
+    def isolate(self, scores: Mapping[str, Mapping[str, Tensor]], context: Context) -> Mapping[str, Part]:
+        """`scores[behaviour][weight name]` is (out, in), float32; gives a part for each weight name."""
+        raise TypeError(f"{type(self).__name__} defines no isolate(scores, context)")
+
+
+class Modification:
+    """What is done to the region: a pure function from a weight's value and its part to the new value."""
+
+    needs: ClassVar[frozenset[Literal["base", "before"]]] = frozenset()
+
+    def edit(self, weight: Weight, part: Part, context: Context) -> Tensor:
+        """The new value (out, in), computed in float32; the driver casts once and undoes it later."""
+        raise TypeError(f"{type(self).__name__} defines no edit(weight, part, context)")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stored answer, as a judge sees it."""
+
+    prompt: str
+    """The request without template."""
+    response: str
+    """The answer's text; with thinking removed where the model thinks."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`positive` is what the judge counts (its `counts` says what), or None: unscored, for the reason given."""
+
+    positive: bool | None
+    reason: str = ""
+
+
+class Judge:
+    """Reads stored answers, after the target model is done."""
+
+    counts: ClassVar[str] = "not refused"
+    """The column's heading: what a positive verdict says of an answer. Only a harmfulness judge may say "harmful"."""
+    version: ClassVar[str] = "1"
+
+    def judge(self, records: Sequence[Record]) -> list[Verdict]:
+        """One verdict a record, in order."""
+        raise TypeError(f"{type(self).__name__} defines no judge(records)")
+
+    def final(self, prefix: str) -> Verdict | None:
+        """The verdict that no continuation of this answer can change, or None."""
+        return None

@@ -1,0 +1,212 @@
+"""One run: the unedited model, every plan, and controls of the same size, on the same tasks; all of it can be resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from brittle_eval.attribute import Pass
+from brittle_eval.behaviours import Behaviour, from_file, from_prompts, sizes
+from brittle_eval.controls import matched_control
+from brittle_eval.edit import check_digests, edited
+from brittle_eval.errors import BrittleError
+from brittle_eval.isolate import find_region, whole_region
+from brittle_eval.methods import Context
+from brittle_eval.prepare import BEHAVIOUR_TASKS, Chain, Options, Prepared, load_arguments, output_folder, prepare
+from brittle_eval.progress import bar
+from brittle_eval.record import Row, RunFolder, TaskResult
+from brittle_eval.regions import Region
+from brittle_eval.session import Session
+from brittle_eval.store import load_region, save_region
+
+Say = Callable[[str], None]
+
+
+def run(options: Options, say: Say = print) -> tuple[list[Row], Path]:
+    """Evaluate the unedited model, each plan of `options.modify` and its controls; gives the rows and the run's folder.
+
+    A finished run gives its rows again without loading a model. BrittleError for every mistake in the options.
+    """
+    prepared = prepare(options)
+    folder = RunFolder(output_folder(prepared), configuration(prepared))
+    with folder.opened():
+        if (known := finished_rows(folder)) is not None:
+            say(f"resumed: every row of {folder.path} is there")
+            return known, folder.path
+        rows = _Run(prepared, folder, say).rows()
+        folder.write_rows(rows)
+        return rows, folder.path
+
+
+def configuration(prepared: Prepared) -> dict[str, Any]:
+    """What makes two runs the same: everything that was asked for but where it goes."""
+    chosen = asdict(prepared.options)
+    for free in ("output_path", "memory"):
+        chosen.pop(free)
+    for plural in ("plugins", "include_path"):
+        chosen[plural] = [str(path) for path in chosen[plural]]
+    plans = {chain.name: str(chain.plan) for chain in prepared.chains}
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in prepared.behaviour_files.items()}
+    card = prepared.model_card.adapter_sha256 if prepared.model_card else None
+    return json.loads(json.dumps(chosen, default=str)) | {
+        "tasks": list(prepared.tasks),
+        "plans": plans,
+        "behaviour_digests": digests,
+        "model_name": prepared.model_name,
+        "adapter": card,
+    }
+
+
+def finished_rows(folder: RunFolder) -> list[Row] | None:
+    """The rows of a run that is done."""
+    file = folder.path / "rows.jsonl"
+    if not file.exists():
+        return None
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [Row(**(row | {"tasks": [TaskResult(**task) for task in row["tasks"]]})) for row in rows]
+
+
+class _Run:
+    def __init__(self, prepared: Prepared, folder: RunFolder, say: Say) -> None:
+        self.prepared, self.options, self.folder, self.say = prepared, prepared.options, folder, say
+        arguments, said = load_arguments(prepared)
+        self.session = Session(prepared, arguments, folder, say)
+        for line in [*said, *self.session.choices()]:
+            say(line)
+
+    def rows(self) -> list[Row]:
+        """Unedited, then every plan with its controls."""
+        rows = [self._row("unedited", "unedited", None, Region({}), nullcontext([]))]
+        for chain in self.prepared.chains:
+            if chain.plan.modifications:
+                rows.extend(self._chain(chain))
+        return rows
+
+    def _chain(self, chain: Chain) -> Iterator[Row]:
+        region = self._region(chain)
+        self.say(f"{chain.name}: {self._size(region)}")
+        yield self._edited_row(chain.folder, "edited", chain, region)
+        if chain.isolation is None:
+            return
+        for kind, seeds in self.prepared.controls:
+            for seed in range(seeds):
+                name = f"{chain.folder}.{kind}-{seed}"
+                control = matched_control(
+                    kind, region, self.session.model, self.session.addresses, self._generator(f"control {kind} {seed}")
+                )
+                yield self._edited_row(name, "control", chain, control)
+
+    def _edited_row(self, name: str, kind: Any, chain: Chain, region: Region) -> Row:
+        session = self.session
+        context = edited(session.model, session.addresses, region, chain.modifications, self.context, session.fingerprint)
+        return self._row(name, kind, chain, region, context)
+
+    def _row(
+        self, name: str, kind: Any, chain: Chain | None, region: Region, context: AbstractContextManager[list[str]]
+    ) -> Row:
+        session, started = self.session, time.monotonic()
+        waiting = session.waiting(name)
+        fingerprint = self.folder.read_json(f"{name}/model.json")
+        if waiting or fingerprint is None:
+            with context as touched:
+                fingerprint = str(session.fingerprint)
+                self.folder.write_json(f"{name}/model.json", fingerprint)
+                for leaf in waiting:
+                    self.say(f"{name}: {leaf.name}")
+                    session.produce(name, leaf)
+                check_digests(session.model, session.fingerprint, touched)
+        tasks = [session.conclude(name, leaf) for leaf in session.leaves]
+        return Row(
+            name,
+            kind,
+            chain.name if chain else "none",
+            str(chain.plan) if chain else "none",
+            self.prepared.model_name,
+            fingerprint,
+            region=self._shares(region) if kind != "unedited" else {},
+            tasks=tasks,
+            limited=self.options.limit is not None,
+            config=self.folder.digest,
+            seconds=round(time.monotonic() - started, 1),
+        )
+
+    def _region(self, chain: Chain) -> Region:
+        session = self.session
+        if chain.attribution is None or chain.isolation is None:
+            return whole_region(session.model, session.addresses)
+        found = f"{chain.plan.attribution}|{chain.plan.isolation}"
+        file = self.folder.path / "regions" / f"{hashlib.blake2b(found.encode(), digest_size=6).hexdigest()}.safetensors"
+        if file.exists():
+            return load_region(file, str(session.fingerprint))[0]
+        needed = chain.isolation.behaviours if chain.attribution.needs & {"inputs", "outputs", "gradients"} else ()
+        behaviours = {name: self._behaviour(name) for name in needed}
+        if behaviours:
+            self.say(f"{chain.name}: calibration on {sizes(behaviours)}")
+        with bar(f"attributing {chain.name}", sum(len(behaviour.examples) for behaviour in behaviours.values())) as advance:
+            region = find_region(
+                session.model,
+                chain.attribution,
+                chain.isolation,
+                {name: behaviour.examples for name, behaviour in behaviours.items()},
+                session.addresses,
+                self.context,
+                Pass(session.lm.pad_id, memory=int(self.options.memory * 2**30), on_batch=advance),
+            )
+        file.parent.mkdir(exist_ok=True)
+        save_region(file, region, self._header(chain, behaviours, region))
+        return region
+
+    def _header(self, chain: Chain, behaviours: Mapping[str, Behaviour], region: Region) -> dict[str, Any]:
+        return {
+            "plan": str(chain.plan),
+            "model": self.prepared.model_name,
+            "fingerprint": str(self.session.fingerprint),
+            "behaviours": {name: behaviour.digest for name, behaviour in behaviours.items()},
+            "size": self._shares(region),
+        }
+
+    def _behaviour(self, name: str) -> Behaviour:
+        session, evaluation = self.session, self.session.evaluation_prompts
+        if name in self.prepared.behaviour_files:
+            return from_file(name, self.prepared.behaviour_files[name], session.lm, evaluation)
+        if name not in BEHAVIOUR_TASKS:
+            raise BrittleError(f"behaviour '{name}' has no default: give pairs with --behaviour {name}=FILE")
+        prompts = session.prompts(BEHAVIOUR_TASKS[name])
+        judge = self.prepared.judges["refusal"]
+        return from_prompts(
+            name, prompts, session.lm, judge, evaluation, self.options.pairs, self.folder, self.options.seed
+        )
+
+    def _generator(self, name: str) -> torch.Generator:
+        seed = int.from_bytes(hashlib.blake2b(f"{self.options.seed}|{name}".encode(), digest_size=8).digest(), "big") >> 1
+        return torch.Generator().manual_seed(seed)
+
+    @cached_property
+    def context(self) -> Context:
+        return Context(self._generator, self._weights)
+
+    def _weights(self, which: str) -> Mapping[str, Tensor]:
+        if which == "base":
+            return self.session.base
+        raise BrittleError(f"no '{which}' weights outside a chain of modifications")
+
+    def _shares(self, region: Region) -> dict[str, float]:
+        coverage, count = self.session.coverage, region.count
+        return {"count": count, "of_block_linears": count / coverage.editable, "of_all_parameters": count / coverage.total}
+
+    def _size(self, region: Region) -> str:
+        sizes = self._shares(region)
+        return (
+            f"region of {region.count:,} weights, {sizes['of_block_linears']:.2%} of the block linears, "
+            f"{sizes['of_all_parameters']:.2%} of all parameters"
+        )

@@ -1,0 +1,44 @@
+"""Regions to and from safetensors: packed bits, with a header that says where they come from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from brittle_eval.errors import BrittleError
+from brittle_eval.regions import Mask, Region
+
+FORMAT = "brittle-eval region 1"
+
+
+def save_region(path: Path, region: Region, header: Mapping[str, Any]) -> None:
+    """Write a region whole or not at all; `header` is JSON: plan, options, fingerprint, data digests, versions, sizes."""
+    masks = region.masks()
+    shapes = {name: list(mask.shape) for name, mask in masks.items()}
+    metadata = {"format": FORMAT, "header": json.dumps(header), "shapes": json.dumps(shapes)}
+    part = path.with_name(path.name + ".part")
+    save_file({name: mask.bits for name, mask in masks.items()}, part, metadata=metadata)
+    os.replace(part, path)
+
+
+def load_region(path: Path, fingerprint: str | None = None) -> tuple[Region, dict[str, Any]]:
+    """A region and its header; with a fingerprint, a region of another model is refused."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise BrittleError(f"{path} is no region file ('{FORMAT}'): it says {metadata.get('format')!r}")
+            header: dict[str, Any] = json.loads(metadata["header"])
+            shapes = json.loads(metadata["shapes"])
+            parts = {name: Mask(tuple(shapes[name]), file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise BrittleError(f"cannot read region file {path}: {error}; remove it to compute the region again") from None
+    if fingerprint is not None and header.get("fingerprint") != fingerprint:
+        raise BrittleError(f"{path} was found on another model (fingerprint {header.get('fingerprint')}): remove it or use that model")
+    return Region(parts), header

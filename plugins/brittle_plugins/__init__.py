@@ -1,0 +1,40 @@
+"""The built-in methods, through the same hooks as anyone's; strings, so that listing them imports no method."""
+
+from __future__ import annotations
+
+from brittle_eval import hookimpl
+
+
+@hookimpl
+def brittle_attributions() -> dict[str, str]:
+    return {
+        "magnitude": "brittle_plugins.magnitude:Magnitude",
+        "random": "brittle_plugins.random:Random",
+        "snip": "brittle_plugins.snip:Snip",
+        "wanda": "brittle_plugins.wanda:Wanda",
+    }
+
+
+@hookimpl
+def brittle_isolations() -> dict[str, str]:
+    return {
+        "bottom": "brittle_plugins.bottom:Bottom",
+        "set-difference": "brittle_plugins.set_difference:SetDifference",
+        "top": "brittle_plugins.top:Top",
+    }
+
+
+@hookimpl
+def brittle_modifications() -> dict[str, str]:
+    return {
+        "ablate": "brittle_plugins.ablate:Ablate",
+        "restore": "brittle_plugins.restore:Restore",
+    }
+
+
+@hookimpl
+def brittle_judges() -> dict[str, str]:
+    return {
+        "refusal": "brittle_plugins.judge_refusal:Refusal",
+        "wei2024": "brittle_plugins.judge_wei2024:Wei2024",
+    }
