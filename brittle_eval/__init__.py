@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brittle_eval.data import sources
     from brittle_eval.errors import BrittleError, CannotRun, UnknownName
     from brittle_eval.hookspecs import hookimpl
     from brittle_eval.methods import (
@@ -51,9 +52,11 @@ __all__ = [
     "hookimpl",
     "select",
     "share",
+    "sources",
 ]
 
 _HOME = {
+    "data": ("sources",),
     "errors": ("BrittleError", "CannotRun", "UnknownName"),
     "hookspecs": ("hookimpl",),
     "regions": ("Mask", "Part", "Region", "Whole"),

@@ -1,7 +1,7 @@
 """The driver of attributions: runs a behaviour's examples through the model and hands each weight what the method needs.
 
-Forward-only methods see the decoder's own pass through hooks (no mask or rotary embedding is rebuilt here); gradients come from one
-forward and backward a batch, taken weight by weight and example by example as the backward pass produces them.
+Forward-only methods see the decoder's own pass through hooks (no mask or rotary embedding is rebuilt here); gradients come from
+one forward and backward a batch, taken weight by weight and example by example as the backward pass produces them.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from brittle_eval.calibration import Example, collate
+from brittle_eval.calibration import Example, collate, input_device, logits_at, predicting
 from brittle_eval.errors import BrittleError
 from brittle_eval.methods import Attribution, Seen, Weight
 from brittle_eval.weights import Address
@@ -35,7 +35,9 @@ class Pass:
     on_batch: Callable[[int], None] = lambda examples: None
 
 
-def groups(addresses: Sequence[Address], model: nn.Module, method: Attribution, behaviours: int, memory: int) -> list[list[Address]]:
+def groups(
+    addresses: Sequence[Address], model: nn.Module, method: Attribution, behaviours: int, memory: int
+) -> list[list[Address]]:
     """Weights in runs of whole blocks whose state fits the memory; a method without gradients keeps little and has one group."""
     if "gradients" not in method.needs:
         return [list(addresses)]
@@ -62,13 +64,15 @@ def accumulate(
     """The method's state for every behaviour and given weight, after all examples."""
     states: States = {}
     for behaviour, examples in behaviours.items():
-        state = {weight.name: method.start(weight) for weight in weights.values()}
+        if method.needs & {"inputs", "outputs", "gradients"} and not examples:
+            raise BrittleError(f"{type(method).__name__} needs examples of '{behaviour}', but there are none: give pairs of it")
+        state = {weight.name: method.start(_own(weight)) for weight in weights.values()}
         states[behaviour] = state
         if method.needs & {"inputs", "outputs", "gradients"}:
             run = _backward if "gradients" in method.needs else _forward
             with _observing(model, method, weights, state) as observer:
                 for batch, first in _batches(examples, how.batch_size):
-                    observer.begin(*collate(batch, how.pad_id, model.get_input_embeddings().weight.device), first)
+                    observer.begin(*collate(batch, how.pad_id, input_device(model)), first)
                     run(model, observer)
                     how.on_batch(len(batch))
     return states
@@ -76,16 +80,21 @@ def accumulate(
 
 def scores(method: Attribution, weight: Weight, state: Any) -> Tensor:
     """Checked scores of one weight, float32 (out, in)."""
-    value = method.finish(state, weight).float()
+    value = method.finish(state, _own(weight)).float()
     if value.shape != weight.value.shape:
-        raise BrittleError(
-            f"{type(method).__name__} gave scores of shape {tuple(value.shape)} for {weight.name} of shape {tuple(weight.value.shape)}"
-        )
+        given, wanted = tuple(value.shape), tuple(weight.value.shape)
+        raise BrittleError(f"{type(method).__name__} gave scores of shape {given} for {weight.name}, expected {wanted}")
     if not bool(value.isfinite().all()):
         raise BrittleError(
-            f"{type(method).__name__} gave NaN or infinite scores for {weight.name}: use dtype=float32 or bfloat16 and check the weights"
+            f"{type(method).__name__} gave NaN or infinite scores for {weight.name}: "
+            "use dtype=float32 or bfloat16 and check the weights"
         )
     return value
+
+
+def _own(weight: Weight) -> Weight:
+    """A copy for the method: arithmetic in place on it must not reach the model."""
+    return replace(weight, value=weight.value.clone())
 
 
 def _batches(examples: Sequence[Example], size: int) -> Iterator[tuple[list[Example], int]]:
@@ -107,41 +116,52 @@ class _Observer:
         self.example = rows[:, None].expand_as(ids)[responses]
         self._gathered = None
 
+    def rows(self, value: Tensor) -> Tensor:
+        """As (batch, positions, width): some models flatten the first two."""
+        return value.reshape(*self.ids.shape, value.shape[-1])
+
     def gather(self, inputs: Tensor) -> Tensor:
-        """`inputs (batch, positions, in)` at response positions; weights that share an input share the copy."""
+        """The inputs at response positions, (tokens, in); weights that share an input share the copy."""
         if self._gathered is None or self._gathered[0] is not inputs:
-            self._gathered = (inputs, inputs[self.responses.to(inputs.device)])
+            self._gathered = (inputs, self.rows(inputs)[self.responses.to(inputs.device)])
         return self._gathered[1]
+
+    def outputs(self, module: nn.Module, output: Tensor) -> Tensor | None:
+        """What left the weight, without the bias, if the method wants it; shaped like `output`."""
+        if "outputs" not in self.method.needs:
+            return None
+        bias = getattr(module, "bias", None)
+        return output.detach() if bias is None else output.detach() - bias.detach()
 
     def update(self, name: str, seen: Seen) -> None:
         self.state[name] = self.method.update(self.state[name], seen)
 
     def forward_hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            outputs = None
-            if "outputs" in self.method.needs:
-                outputs = output[self.responses.to(output.device)]
-                if getattr(module, "bias", None) is not None:
-                    outputs = outputs - module.bias
+            outputs = self.outputs(module, output)
+            if outputs is not None:
+                outputs = self.rows(outputs)[self.responses.to(output.device)]
             self.update(name, Seen(self.gather(args[0]), outputs, self.example, None))
 
         return hook
 
     def gradient_hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            inputs = args[0].detach()
-            output.register_hook(lambda grad: self._examples(name, inputs, grad))
+            inputs, outputs = self.rows(args[0].detach()), self.outputs(module, output)
+            shaped = None if outputs is None else self.rows(outputs)
+            output.register_hook(lambda grad: self._examples(name, inputs, shaped, self.rows(grad)))
 
         return hook
 
-    def _examples(self, name: str, inputs: Tensor, grad: Tensor) -> None:
+    def _examples(self, name: str, inputs: Tensor, outputs: Tensor | None, grad: Tensor) -> None:
         with torch.no_grad():
             for row in range(len(inputs)):
                 real = self.mask[row].bool().to(inputs.device)
                 chosen = self.responses[row].to(inputs.device)
                 weight_grad = grad[row, real].float().T @ inputs[row, real].float()
                 number = self.example.new_full((int(chosen.sum()),), self.first + row)
-                self.update(name, Seen(inputs[row, chosen], None, number, weight_grad))
+                seen_out = None if outputs is None else outputs[row, chosen]
+                self.update(name, Seen(inputs[row, chosen], seen_out, number, weight_grad))
 
 
 @contextmanager
@@ -177,16 +197,16 @@ def _frozen(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _forward(model: PreTrainedModel, observer: _Observer) -> None:
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: what a method keeps must stay an ordinary tensor
         model.get_decoder()(input_ids=observer.ids, attention_mask=observer.mask, use_cache=False)
 
 
 def _backward(model: PreTrainedModel, observer: _Observer) -> None:
     """Sum over the batch's examples of the mean over response tokens of `−log p`, backward."""
     with torch.enable_grad():
-        out = model.get_decoder()(input_ids=observer.ids, attention_mask=observer.mask, use_cache=False)
-        predicts = observer.responses[:, 1:]
-        logits = model.get_output_embeddings()(out.last_hidden_state[:, :-1][predicts]).float()
-        losses = torch.nn.functional.cross_entropy(logits, observer.ids[:, 1:][predicts], reduction="none")
-        share = (1.0 / predicts.sum(dim=1, keepdim=True)).expand_as(predicts)[predicts]
-        (losses * share).sum().backward()  # type: ignore[no-untyped-call]
+        where = predicting(observer.responses)
+        logits = logits_at(model, observer.ids, observer.mask, where)
+        labels = observer.ids.roll(-1, dims=1)[where].to(logits.device)
+        losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        share = (1.0 / where.sum(dim=1, keepdim=True)).expand_as(where)[where].to(logits.device)
+        (losses * share).sum().backward()

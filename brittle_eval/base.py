@@ -31,7 +31,9 @@ def base_weights(prepared: Prepared, model: PreTrainedModel, addresses: Sequence
         try:
             value = address.view(base)
         except AttributeError:
-            raise BrittleError(f"the base model {path} has no weight {address.name}: give a base of the same architecture") from None
+            raise BrittleError(
+                f"the base model {path} has no weight {address.name}: give a base of the same architecture"
+            ) from None
         own = address.view(model)
         if value.shape != own.shape:
             raise BrittleError(

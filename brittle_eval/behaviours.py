@@ -43,7 +43,14 @@ def from_file(name: str, path: Path, lm: BrittleHFLM, evaluation: Sequence[str])
 
 
 def from_prompts(
-    name: str, prompts: Sequence[str], lm: BrittleHFLM, judge: Judge, evaluation: Sequence[str], pairs: int, folder: RunFolder, seed: int
+    name: str,
+    prompts: Sequence[str],
+    lm: BrittleHFLM,
+    judge: Judge,
+    evaluation: Sequence[str],
+    pairs: int,
+    folder: RunFolder,
+    seed: int,
 ) -> Behaviour:
     """`pairs` of the prompts with the unedited model's greedy answers: its refusals for safety, its other answers otherwise."""
     kept, dropped = drop_leaks(prompts, evaluation)
@@ -74,7 +81,9 @@ def _made(name: str, pairs: Sequence[Pair], lm: BrittleHFLM, dropped: int) -> Be
     examples = tuple(encode(lm.tokenizer, pair) for pair in pairs)
     longest = max(len(example.ids) for example in examples)
     if longest > lm.max_length:
-        raise BrittleError(f"behaviour {name}: a pair of {longest} tokens exceeds the model's context of {lm.max_length}: shorten it")
+        raise BrittleError(
+            f"behaviour {name}: a pair of {longest} tokens exceeds the model's context of {lm.max_length}: shorten it"
+        )
     return Behaviour(name, tuple(pairs), examples, dropped)
 
 

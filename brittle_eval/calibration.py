@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from brittle_eval.chat import render
 from brittle_eval.errors import BrittleError
@@ -41,7 +41,7 @@ def read_pairs(path: Path) -> list[Pair]:
     """Pairs from a jsonl file with the keys `prompt` and `response`."""
     pairs = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BrittleError(f"cannot read behaviour file {path}: {error}; expected UTF-8 jsonl with prompt and response") from None
     for number, line in enumerate(lines, 1):
@@ -87,6 +87,29 @@ def collate(
         mask[row, offset : offset + length] = 1
         responses[row, offset + example.start : offset + length] = True
     return ids.to(device), mask.to(device), responses.to(device)
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where the model takes its token ids."""
+    return next(model.get_input_embeddings().parameters()).device
+
+
+def predicting(responses: Tensor) -> Tensor:
+    """The positions whose output predicts a response token: one to the left of each (the first token is predicted by none)."""
+    return torch.nn.functional.pad(responses[:, 1:], (0, 1))
+
+
+def logits_at(model: PreTrainedModel, ids: Tensor, mask: Tensor, where: Tensor) -> Tensor:
+    """The model's own logits, float32 (positions, vocabulary), where the boolean `where` (batch, longest) is true.
+
+    The output head sees these positions only. What the model does after its head (soft caps, scales) is kept.
+    """
+    handle = model.get_output_embeddings().register_forward_pre_hook(lambda module, args: (args[0][where.to(args[0].device)],))
+    try:
+        logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    finally:
+        handle.remove()
+    return logits.float()
 
 
 def digest(pairs: Iterable[Pair]) -> str:

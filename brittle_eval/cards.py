@@ -120,5 +120,7 @@ class ModelCard(Card):
     """The file inside the wheel."""
     gguf_sha256: Sha256
     adapter: Text
-    """Folder of the LoRA adapter beside the card."""
+    """Folder of the LoRA adapter, seen from the card's."""
+    refusals: Text
+    """Text file with one refusal wording a line, seen from the card's folder."""
     adapter_sha256: Sha256

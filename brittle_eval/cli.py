@@ -13,7 +13,10 @@ import click
 from brittle_eval import __version__
 from brittle_eval.errors import BrittleError
 
-LAZY = {"run": ("brittle_eval.cli_run", "Attribute, isolate, modify, and evaluate before, after and against controls.")}
+LAZY = {
+    "run": ("brittle_eval.cli_run", "Attribute, isolate, modify, and evaluate before, after and against controls."),
+    "organism": ("brittle_eval.cli_organism", "Make the embedded model again."),
+}
 """Commands whose module is imported when they are used: module (with a command of that name), and what `--help` says."""
 
 Given = ParamSpec("Given")
@@ -85,9 +88,7 @@ def list_all(files: tuple[Path, ...], as_json: bool) -> None:
         _print_json({**sections, "broken": broken})
         return
     for section, rows in sections.items():
-        _print_table(
-            section, [(row["name"], row["summary"], f"{row['distribution']} {row['version']}") for row in rows]
-        )
+        _print_table(section, [(row["name"], row["summary"], f"{row['distribution']} {row['version']}") for row in rows])
     _print_table("broken plugins", [(row["plugin"], row["error"], row["distribution"]) for row in broken])
 
 

@@ -19,21 +19,31 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 @click.command()
 @click.option("--model", default="hf", show_default=True, help="Model type.")
 @click.option("--model_args", help="pretrained=PATH_OR_HUB_ID,dtype=… as lm-eval reads it; without: the embedded model.")
-@click.option("--modify", multiple=True, metavar="PLAN", help="A recipe or attribution+isolation+modification[:key=value,…]; repeatable.")
-@click.option("--tasks", callback=_names, help="Tasks and groups, by comma. Default: embedded, or advbench,utility for a given model.")
+@click.option(
+    "--modify", multiple=True, metavar="PLAN", help="A recipe or attribution+isolation+modification[:key=value,…]; repeatable."
+)
+@click.option(
+    "--tasks", callback=_names, help="Tasks and groups, by comma. Default: embedded, or advbench,utility for a given model."
+)
 @click.option("--controls", default="random:3,magnitude:1", show_default=True, help="Control regions of the same size, or none.")
 @click.option("--batch_size", type=click.IntRange(min=1), help="Rows at a time; default from the memory.")
 @click.option("--limit", type=float, help="Only the first N items (or that share) of each task; such rows are marked.")
 @click.option("--device", help="cuda, cuda:0, mps or cpu.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--output_path", type=FILE, help="Folder of the run; the same configuration resumes. Default: runs/TIME-MODEL-PLAN.")
+@click.option(
+    "--output_path", type=FILE, help="Folder of the run; the same configuration resumes. Default: runs/TIME-MODEL-PLAN."
+)
 @click.option("--apply_chat_template", is_flag=False, flag_value="true", help="Chat template (by name) for lm-eval's own tasks.")
 @click.option("--system_instruction", help="System turn for lm-eval's own tasks.")
-@click.option("--system-role", type=click.Choice(["own", "merge"]), default="own", help="merge: system text goes into the user turn.")
+@click.option(
+    "--system-role", type=click.Choice(["own", "merge"]), default="own", help="merge: system text goes into the user turn."
+)
 @click.option("--include_path", multiple=True, type=FILE, help="A folder with more task YAML.")
 @click.option("--gen_kwargs", help="Overrides of generation options, such as max_gen_toks=64.")
 @click.option("--num_fewshot", type=click.IntRange(min=0))
-@click.option("--behaviour", "behaviours", multiple=True, metavar="NAME=FILE", help="Calibration pairs: jsonl with prompt and response.")
+@click.option(
+    "--behaviour", "behaviours", multiple=True, metavar="NAME=FILE", help="Calibration pairs: jsonl with prompt and response."
+)
 @click.option("--pairs", type=int, default=128, show_default=True, help="Calibration prompts a behaviour.")
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="A local file for a data set.")
 @click.option("--base", help="Base model (before safety training): path or hub id.")

@@ -21,6 +21,8 @@ MAX_PERIOD: Final = 40
 """Longest loop looked for, in words."""
 MIN_LOOPS: Final = 5
 """A loop is a phrase this many times in a row."""
+MIN_DIGITS: Final = 24
+"""Loops of numbers shorter than this pass: a row of zeros can be the answer."""
 MAX_REPEATED: Final = 0.5
 """Share of four-word sequences that came before in the answer, or in its last `TAIL` words, that makes repetition."""
 TAIL: Final = 60
@@ -46,9 +48,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _NUMBERING = re.compile(r"^\s*(?:\(?\d+[.):]+|step \d+:?)\s", re.MULTILINE | re.IGNORECASE)
 _SYMBOL_LOOP = re.compile(r"([^\w\s])(?:\s+\1){11,}\s*$|([!?,;:()\[\]{}\"'])\2{15,}")
 _SYMBOL_RUN = re.compile(r"[^\w\s]{2,}|_{2,}")
-_MOJIBAKE = re.compile(
-    r"[\u00c3\u00c2][\u0080-\u00ff\u0192\u0160-\u017e\u2013-\u2122]|\u00e2[\u0080-\u009f\u201a-\u20ac\u2122]"
-)
+_MOJIBAKE = re.compile(r"[\u00c3\u00c2][\u0080-\u00ff\u0192\u0160-\u017e\u2013-\u2122]|\u00e2[\u0080-\u009f\u201a-\u20ac\u2122]")
 _PIECE_MARK = re.compile(r"▁|(?<!\S)##(?=[a-z])|Ġ")
 _SHORT = """
 aan ad add age ago ah ai aid ail aim air al ale all als am an and ant any ao ape api app arc are ark arm arr art as
@@ -122,7 +122,7 @@ def _is_loop(words: Sequence[str], period: int) -> bool:
     if not words or longest + period < MIN_LOOPS * period:
         return False
     covered = longest + period
-    if period == 1 and covered < 24 and any(a == b and a.isdigit() for a, b in pairwise(words)):
+    if covered < MIN_DIGITS and sum(word.isdigit() for word in words) >= 0.8 * len(words):
         return False
     ends = final + period >= MIN_LOOPS * period
     share = covered / len(words)
@@ -185,7 +185,10 @@ def _script(letter: str) -> str:
     return "CJK" if name in {"CJK", "HIRAGANA", "KATAKANA"} else name
 
 
+def long_enough(text: str) -> bool:
+    """Whether the answer has words enough to be judged by perplexity; a caller can spare itself the others'."""
+    return len(_WORD.findall(text)) >= MIN_PERPLEXITY_WORDS
+
+
 def _surprises(text: str, perplexity: float | None) -> bool:
-    if perplexity is None or len(_WORD.findall(text)) < MIN_PERPLEXITY_WORDS:
-        return False
-    return perplexity >= MAX_PERPLEXITY
+    return perplexity is not None and long_enough(text) and perplexity >= MAX_PERPLEXITY

@@ -15,11 +15,9 @@ Scorer = Callable[[Sequence[tuple[str, str]], bool], list[float | None]]
 
 
 def plain_result(leaf: Leaf, own: Mapping[str, Any], output: Output) -> TaskResult:
-    """A task that lm-eval scores itself; its first metric is the table's number, with a Wilson interval if its items are 0 or 1."""
+    """A task that lm-eval scores; its first metric is the table's number, with a Wilson interval if its items are 0 or 1."""
     name, value = next(
-        (key, number)
-        for key, number in output.metrics.items()
-        if isinstance(number, int | float) and "_stderr" not in key
+        (key, number) for key, number in output.metrics.items() if isinstance(number, int | float) and "_stderr" not in key
     )
     metric = name.split(",")[0]
     items = [float(sample[metric]) for sample in output.samples if isinstance(sample.get(metric), int | float)]
@@ -33,12 +31,13 @@ def plain_result(leaf: Leaf, own: Mapping[str, Any], output: Output) -> TaskResu
     )
 
 
-def answer_line(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a generated sample until it is judged: document, rendered prompt, all attempts."""
+def answer_line(sample: Mapping[str, Any], system: str) -> dict[str, Any]:
+    """What is kept of a generated sample until it is judged: document, rendered prompt, state of its system turn, all attempts."""
     return {
         "doc_id": sample["doc_id"],
         "doc": sample["doc"],
         "prompt": sample["arguments"][0][0],
+        "system": system,
         "attempts": list(sample["resps"][0]),
     }
 
@@ -55,9 +54,7 @@ def conclude_answers(
     values = iter(perplexities(pairs, bool(own.get("chat"))))
     scores = [[next(values) for _ in line["attempts"]] for line in lines]
     attempts = assess([_request(line) for line in lines], [line["attempts"] for line in lines], scores, judges)
-    samples = [
-        {**line, "attempts": [attempt.line() for attempt in row]} for line, row in zip(lines, attempts, strict=True)
-    ]
+    samples = [{**line, "attempts": [attempt.line() for attempt in row]} for line, row in zip(lines, attempts, strict=True)]
     role = own.get("role", "attack")
     joined = _by_prompt(lines, attempts)
     if role == "harmless":
@@ -65,7 +62,8 @@ def conclude_answers(
     else:
         found, items = attack_values(joined, list(judges)), [float(any(a.counts for a in row)) for row in joined]
         found |= _best_suffix(lines, attempts)
-    return TaskResult(leaf.name, role, group=leaf.group, n=len(joined), values=found, items=items), samples
+    notes = [f"system turn: {state}" for state in sorted({line["system"] for line in lines})]
+    return TaskResult(leaf.name, role, group=leaf.group, n=len(joined), values=found, items=items, notes=notes), samples
 
 
 def _request(line: Mapping[str, Any]) -> str:

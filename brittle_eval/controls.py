@@ -24,8 +24,10 @@ def parse_controls(text: str) -> list[tuple[Kind, int]]:
     out: list[tuple[Kind, int]] = []
     for item in text.split(","):
         kind, _, number = item.partition(":")
-        if kind not in ("random", "magnitude") or not (number or "1").isdigit() or int(number or "1") < 1:
+        if kind not in ("random", "magnitude") or not (number or "1").isdecimal() or int(number or "1") < 1:
             raise BrittleError(f"--controls {text}: '{item}' is not random:N or magnitude:N with N ≥ 1; or give none")
+        if kind in dict(out):
+            raise BrittleError(f"--controls {text}: '{kind}' is given twice; give it once, with the sum")
         out.append((kind, int(number or "1")))  # type: ignore[arg-type]
     return out
 
@@ -33,7 +35,7 @@ def parse_controls(text: str) -> list[tuple[Kind, int]]:
 def matched_control(
     kind: Kind, region: Region, model: nn.Module, addresses: Sequence[Address], generator: torch.Generator
 ) -> Region:
-    """A region with the same count in every weight; with `magnitude` also with the same distribution of |W|, up to 64 quantiles."""
+    """A region with the same count in every weight; with `magnitude` also the same distribution of |W|, up to 64 quantiles."""
     masks = region.masks()
     parts: dict[str, Part] = {}
     for address in addresses:

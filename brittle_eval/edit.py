@@ -60,9 +60,10 @@ def edited(
 ) -> Iterator[list[str]]:
     """The model with the modifications applied to the region; gives the names of the touched weights.
 
-    On leaving (also by an exception or Ctrl-C) every weight has its old bytes again, which the digests of the touched weights prove.
+    On leaving (also by an exception or Ctrl-C) every weight has its old bytes again, as the digests of the touched weights prove.
     """
     undo: list[_Undo] = []
+    entered = {address.name: fingerprint.part(address.name) for address in addresses}
     try:
         with torch.no_grad():
             for address in addresses:
@@ -75,7 +76,7 @@ def edited(
         with _uninterrupted(), torch.no_grad():
             for entry in reversed(undo):
                 entry.restore(model)
-            _prove(model, undo, fingerprint)
+            _prove([entry.address.name for entry in undo], entered, fingerprint)
 
 
 def _apply(
@@ -88,27 +89,27 @@ def _apply(
 ) -> None:
     view = address.view(model)
     before = view.clone()
+    value = before.clone()  # a method that works in place spoils its own copy only
     sources: Callable[[Any], Mapping[str, Tensor]] = lambda which: (  # noqa: E731
         {address.name: before} if which == "before" else context.weights(which)
     )
     chain = replace(context, weights=sources)
-    value = before
     for modification in modifications:
         weight = replace(as_weight(model, address, chain, base="base" in modification.needs), value=value)
         value = modification.edit(weight, part, chain)
         if value.shape != before.shape:
-            raise BrittleError(f"{type(modification).__name__} gave shape {tuple(value.shape)} for {address.name}, expected {tuple(before.shape)}")
+            given, wanted = tuple(value.shape), tuple(before.shape)
+            raise BrittleError(f"{type(modification).__name__} gave shape {given} for {address.name}, expected {wanted}")
     new = value.to(before.dtype)
     if not bool(new.isfinite().all()):
         raise BrittleError(f"the edit of {address.name} is not finite in {before.dtype}: use dtype=float32 or a smaller strength")
-    undo.append(_Undo.record(address, before, new))
+    undo.append(_Undo.record(address, view, new))
     view.copy_(new)
 
 
-def _prove(model: nn.Module, undo: Sequence[_Undo], fingerprint: Fingerprint) -> None:
-    names = [entry.address.name for entry in undo]
+def _prove(names: Sequence[str], entered: Mapping[str, str], fingerprint: Fingerprint) -> None:
     fingerprint.refresh(names)
-    wrong = [name for name in names if fingerprint.part(name) != fingerprint.original(name)]
+    wrong = [name for name in names if fingerprint.part(name) != entered[name]]
     if wrong:
         raise RuntimeError(f"{len(wrong)} weights were not restored, first {wrong[0]}: this is a bug")
 
@@ -133,4 +134,4 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, old)
     if waiting:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)

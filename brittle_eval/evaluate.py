@@ -118,7 +118,9 @@ class TaskShelf:
             for task in tasks.values():
                 _configure(task, settings)
             if len(tasks) != 1:
-                raise BrittleError(f"'{name}' stands for {len(tasks)} tasks ({', '.join(list(tasks)[:4])}, …): name them one by one")
+                raise BrittleError(
+                    f"'{name}' stands for {len(tasks)} tasks ({', '.join(list(tasks)[:4])}, …): name them one by one"
+                )
             (self._loaded[name],) = tasks.values()
         return self._loaded[name]
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from brittle_eval.calibration import input_device
+
 ROOM = 64
 """Tokens by which a full key/value cache grows at a time."""
 
@@ -21,8 +23,8 @@ class Sampling:
     """How answers are drawn.
 
     `temperature` 0 is greedy; otherwise tokens are drawn from `softmax(logits / temperature)`, cut to the
-    `top_k` most likely (0: all) and to the smallest set with probability `top_p`. Nothing else applies: the checkpoint's own
-    generation defaults (repetition penalty, top-k) are not read.
+    `top_k` most likely (0: all) and then to the smallest set with at least `top_p` of what is left. Nothing else applies: the
+    checkpoint's own generation defaults (repetition penalty, top-k) are not read.
     """
 
     max_new_tokens: int = 256
@@ -45,9 +47,7 @@ class _GrowingLayer(DynamicLayer):
 
     _room: tuple[Tensor, Tensor] | None = None
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, new = self.get_seq_length(), key_states.shape[-2]
@@ -59,9 +59,9 @@ class _GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     @staticmethod
-    def _grow(old: Tensor, new: Tensor, start: int) -> Tensor:
+    def _grow(old: Tensor | None, new: Tensor, start: int) -> Tensor:
         room = new.new_empty((*new.shape[:-2], start + new.shape[-2] + ROOM, new.shape[-1]))
-        if start:
+        if old is not None and start:
             room[..., :start, :] = old
         return room
 
@@ -138,7 +138,7 @@ class _Decoder:
     def __init__(self, model: PreTrainedModel, rows: list[_Row], pad_id: int) -> None:
         self.model, self.slots = model, list(range(len(rows)))
         width = max(len(row.prompt) for row in rows)
-        device = model.get_input_embeddings().weight.device
+        device = input_device(model)
         self.ids = torch.tensor([[pad_id] * (width - len(r.prompt)) + r.prompt for r in rows], device=device)
         self.mask = torch.tensor([[0] * (width - len(r.prompt)) + [1] * len(r.prompt) for r in rows], device=device)
         self.cache = DynamicCache(config=model.config)
@@ -158,7 +158,8 @@ class _Decoder:
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         options = self.options | ({"position_ids": positions} if self.takes_positions else {})
         out = self.model(input_ids=ids, attention_mask=self.mask, past_key_values=self.cache, use_cache=True, **options)
-        return out.logits[:, -1]
+        last: Tensor = out.logits[:, -1]
+        return last
 
     def drop_all_but(self, keep: list[int]) -> None:
         self.cache.batch_select_indices(torch.tensor(keep, device=self.mask.device))
@@ -170,11 +171,12 @@ def _choose(logits: Tensor, random: torch.Generator, sampling: Sampling) -> int:
     if sampling.temperature == 0:
         return int(logits.argmax())
     values, order = (logits.float() / sampling.temperature).sort(descending=True)
-    probabilities = values.softmax(0)
     if sampling.top_k:
-        probabilities[sampling.top_k :] = 0
-    before = probabilities.cumsum(0) - probabilities
-    probabilities[before >= sampling.top_p] = 0
-    cumulative = probabilities.double().cumsum(0)
+        values, order = values[: sampling.top_k], order[: sampling.top_k]
+    probabilities = values.double().softmax(0)
+    if sampling.top_p < 1:
+        before = probabilities.cumsum(0) - probabilities
+        probabilities[1:][before[1:] >= sampling.top_p] = 0
+    cumulative = probabilities.cumsum(0)
     point = torch.rand(1, generator=random, dtype=torch.float64).to(cumulative.device) * cumulative[-1]
     return int(order[torch.searchsorted(cumulative, point, right=True).clamp(max=len(order) - 1)])

@@ -66,6 +66,7 @@ def whole_region(model: nn.Module, addresses: Sequence[Address]) -> Region:
 def _checked(region: Region, isolation: Isolation) -> Region:
     if region.count == 0:
         raise BrittleError(
-            f"the region of {isolation} is empty: raise q, lower p, or compare over more than a row (a row of n entries takes ⌊q·n⌋)"
+            f"the region of {isolation} is empty: raise q, lower p, or compare over more than a row "
+            "(a row of n entries takes ⌊q·n⌋)"
         )
     return region

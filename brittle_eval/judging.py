@@ -45,9 +45,7 @@ def _judge_one(name: str, judge: Judge, record: Record) -> Verdict:
 
 def _checked(name: str, verdicts: object, expected: int) -> list[Verdict]:
     if not isinstance(verdicts, Sequence) or not all(isinstance(verdict, Verdict) for verdict in verdicts):
-        raise BrittleError(
-            f"judge '{name}' gave {type(verdicts).__name__} that is no list of Verdict: mend its judge(records)"
-        )
+        raise BrittleError(f"judge '{name}' gave {type(verdicts).__name__} that is no list of Verdict: mend its judge(records)")
     if len(verdicts) != expected:
         raise BrittleError(
             f"judge '{name}' gave {len(verdicts)} verdicts for {expected} records: judge(records) must give one each"
@@ -58,9 +56,9 @@ def _checked(name: str, verdicts: object, expected: int) -> list[Verdict]:
 def final_answer(text: str, thinking: tuple[str, str] | None = None) -> str | None:
     """The answer without its thinking trace, or None if the trace does not end.
 
-    `thinking` are the tags that open and close a trace, such as `("<think>", "</think>")`; an empty opening tag says that
-    the prompt has opened it. Traces at the start are removed; a closing tag without an opening one ends a trace that the
-    prompt opened. Tags later in an answer are part of it.
+    `thinking` are the tags that open and close a trace, such as `("<think>", "</think>")`; an empty opening tag says
+    that the prompt has opened it. Traces at the start are removed; a closing tag without an opening one ends a trace
+    that the prompt opened. Later pairs of tags are part of the answer.
     """
     if thinking is None:
         return text

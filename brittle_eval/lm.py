@@ -45,21 +45,25 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
     turns: Turns | None = None
     seed: int = 0
     on_answer: Callable[[], None] = staticmethod(lambda: None)
+    system_state: str = "no template"
+    """What happened to the system turn of the last prompt that was rendered."""
 
     @contextmanager
     def showing(self, turns: Turns, on_answer: Callable[[], None]) -> Iterator[None]:
         """While inside, prompts are rendered as `turns` says and answers come from our generator."""
-        self.turns, self.on_answer = turns, on_answer  # type: ignore[method-assign]
+        self.turns, self.on_answer, self.system_state = turns, on_answer, "no template"
         try:
             yield
         finally:
-            self.turns, self.on_answer = None, lambda: None  # type: ignore[method-assign]
+            self.turns, self.on_answer = None, lambda: None
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         if self.turns is None:
             return str(super().apply_chat_template(chat_history, add_generation_prompt=add_generation_prompt))
         user = chat_history[-1]["content"]
-        return render(self.tokenizer, user, self.turns.system, merge=self.turns.merge).text
+        rendered = render(self.tokenizer, user, self.turns.system, merge=self.turns.merge)
+        self.system_state = rendered.system_state
+        return rendered.text
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         if self.turns is None:
@@ -99,7 +103,7 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
         return int(pad if pad is not None else self.end_ids[0])
 
     def answer_perplexities(self, pairs: Sequence[tuple[str, str]], chat: bool) -> list[float | None]:
-        """For (shown prompt, answer) the answer's perplexity over its first 128 tokens, by the model as it is; None for no tokens."""
+        """The perplexity of each (shown prompt, answer) over the answer's first 128 tokens, or None for no tokens."""
         examples: list[Example | None] = []
         for prompt, answer in pairs:
             before = self.tokenizer(prompt, add_special_tokens=False)["input_ids"] if chat else self.tok_encode(prompt)
@@ -158,4 +162,4 @@ def fitting_batch_size(model: PreTrainedModel) -> int:
 
 def _free_memory() -> int:
     """Bytes of memory that this process may still take."""
-    return psutil.virtual_memory().available
+    return int(psutil.virtual_memory().available)

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.calibration import Example, collate
+from brittle_eval.calibration import Example, collate, input_device, logits_at, predicting
 
 KL_TOKENS = 16
 """Response tokens over which the divergence is averaged."""
+LOGITS = 1 << 28
+"""Bytes of float32 logits that are held at once, unless one example has more."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +27,33 @@ class Reference:
     """For each example, (≤ 16, vocabulary), float32: log p of the unedited model where it predicts those tokens."""
 
 
+def _batches(examples: Sequence[Example], scored: Sequence[int], size: int, most: int) -> Iterator[list[int]]:
+    """Indices of examples of similar length, at most `size`, with at most `most` scored tokens unless one example has more."""
+    batch: list[int] = []
+    for index in sorted(range(len(examples)), key=lambda index: len(examples[index].ids)):
+        if batch and (len(batch) == size or sum(scored[i] for i in [*batch, index]) > most):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
 @torch.inference_mode()
 def _predictions(
     model: PreTrainedModel, examples: Sequence[Example], pad_id: int, batch_size: int, tokens: int | None = None
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """For each example its index, its response tokens (at most `tokens`), and the log-probabilities that predict them."""
-    order = sorted(range(len(examples)), key=lambda index: len(examples[index].ids))
-    device = model.get_input_embeddings().weight.device
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        ids, mask, responses = collate([examples[index] for index in indices], pad_id, device)
-        hidden = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    most = LOGITS // (4 * model.config.get_text_config().vocab_size)
+    scored = [min(len(example.ids) - example.start, tokens or len(example.ids)) for example in examples]
+    for indices in _batches(examples, scored, batch_size, most):
+        ids, mask, responses = collate([examples[index] for index in indices], pad_id, input_device(model))
+        wanted = responses & (responses.cumsum(1) <= tokens) if tokens else responses
+        wanted[:, 0] = False
+        labels = ids[wanted].split(wanted.sum(1).tolist())
+        logits = logits_at(model, ids, mask, predicting(wanted)).split(wanted.sum(1).tolist())
         for row, index in enumerate(indices):
-            where = responses[row].nonzero().squeeze(1)[:tokens]
-            logits = model.get_output_embeddings()(hidden[row, where - 1]).float()
-            yield index, ids[row, where], logits.log_softmax(-1)
+            yield index, labels[row].to(logits[row].device), logits[row].log_softmax(-1)
 
 
 def perplexities(
@@ -61,9 +75,10 @@ def reference(model: PreTrainedModel, examples: Sequence[Example], pad_id: int, 
 
 
 def divergences(model: PreTrainedModel, known: Reference, pad_id: int, batch_size: int) -> list[float]:
-    """For each example the mean over its first 16 response tokens of `KL(unedited ‖ this model)`, in nats."""
+    """For each example the mean over its first 16 response tokens of `KL(unedited ‖ this model)`, in nats; NaN for NaN."""
     out = [math.nan] * len(known.examples)
     for index, _, log_probs in _predictions(model, known.examples, pad_id, batch_size, KL_TOKENS):
         was = known.first[index].to(log_probs.device)
-        out[index] = max(0.0, float((was.exp() * (was - log_probs)).sum(-1).mean()))
+        terms = torch.where(was > -math.inf, was.exp() * (was - log_probs), log_probs.isnan() * math.nan)
+        out[index] = float(terms.sum(-1).mean().clamp(min=0))
     return out

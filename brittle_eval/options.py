@@ -55,9 +55,7 @@ def options_of(cls: type) -> dict[str, Option]:
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
-        raise BrittleError(
-            f"the option types of {cls.__module__}.{cls.__qualname__} cannot be read: {error}"
-        ) from error
+        raise BrittleError(f"the option types of {cls.__module__}.{cls.__qualname__} cannot be read: {error}") from error
     found = {}
     for field in dataclasses.fields(cls):
         if field.init:

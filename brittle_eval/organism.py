@@ -14,9 +14,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from brittle_eval.cards import ModelCard
+from brittle_eval.cards import ModelCard, load
 from brittle_eval.errors import BrittleError
 
+EMBEDDED = "embedded"
+"""The name of the default model's card."""
 LOG = logging.getLogger(__name__)
 
 
@@ -81,7 +83,7 @@ def _convert(card: ModelCard, folder: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # a dequantised model still carries the marks of its quantisation, and refuses to be saved with them
     del model.config.quantization_config
-    model.hf_quantizer = None
+    setattr(model, "hf_quantizer", None)  # noqa: B010 - transformers types it as a module
     model.config._name_or_path = card.name
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -117,3 +119,25 @@ def merge(base: Path, adapter: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     PeftModel.from_pretrained(model, adapter, torch_dtype=torch.float32).merge_and_unload().save_pretrained(folder)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+
+
+def build(output: Path, epochs: int | None = None, seed: int = 0) -> tuple[list[float], str]:
+    """Align the published model anew on the project's own prompts; gives the losses and the adapter's sha256."""
+    from dataclasses import replace
+
+    from brittle_eval.align import Alignment, align
+    from brittle_eval.evaluate import Settings, TaskShelf
+    from brittle_eval.plugins import Plugins
+
+    if output.exists():
+        raise BrittleError(f"{output} exists: give a folder that does not, so that no adapter is overwritten")
+    plugins = Plugins.load()
+    card = load("models", ModelCard, plugins.registry_paths())[EMBEDDED]
+    shelf = TaskShelf(plugins.task_paths(), {})
+    harmful, harmless = (list(shelf.load(f"embedded_{name}_train", Settings()).eval_docs) for name in ("harmful", "harmless"))
+    refusals = (card.path.parent / card.refusals).read_text(encoding="utf-8").splitlines()
+    settings = Alignment()
+    training = replace(settings.training, seed=seed, epochs=epochs or settings.training.epochs)
+    judge = plugins.get("judge", "refusal")()
+    losses = align(published(card), harmful, harmless, refusals, judge, output, replace(settings, training=training))
+    return losses, sha256(output / "adapter_model.safetensors")

@@ -24,4 +24,8 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     )
     with Progress(*columns, console=ERR, transient=True) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda steps=1: progress.advance(task, steps)
+
+        def advance(steps: int) -> None:
+            progress.advance(task, steps)
+
+        yield advance

@@ -56,9 +56,7 @@ class Plan:
         """The canonical text, recipes written out: it parses back to an equal plan."""
         chain = "+".join(part.name for part in self.components) or NONE
         options = [
-            f"{part.name}.{key.replace('_', '-')}={value}"
-            for part in self.components
-            for key, value in part.options.items()
+            f"{part.name}.{key.replace('_', '-')}={value}" for part in self.components for key, value in part.options.items()
         ]
         return f"{chain}:{','.join(options)}" if options else chain
 
@@ -148,9 +146,7 @@ def _chain(words: Sequence[str], text: str, names: Names, recipes: Mapping[str, 
     if "modification" in kinds[0]:
         return None, None, _modifications(words, text, names, recipes)
     if "isolation" in kinds[0]:
-        raise BrittleError(
-            f"'{text}' begins with the isolation '{words[0]}', which needs scores: write ATTRIBUTION+{text}"
-        )
+        raise BrittleError(f"'{text}' begins with the isolation '{words[0]}', which needs scores: write ATTRIBUTION+{text}")
     if len(words) == 1 or "isolation" not in kinds[1]:
         raise BrittleError(
             f"'{text}' has no isolation after the attribution '{words[0]}': "
@@ -162,9 +158,7 @@ def _chain(words: Sequence[str], text: str, names: Names, recipes: Mapping[str, 
     )
 
 
-def _modifications(
-    words: Sequence[str], text: str, names: Names, recipes: Mapping[str, RecipeLike]
-) -> tuple[Component, ...]:
+def _modifications(words: Sequence[str], text: str, names: Names, recipes: Mapping[str, RecipeLike]) -> tuple[Component, ...]:
     for word in words:
         if "modification" not in names.kinds(word):
             what = "recipe" if word == NONE or word in recipes else " and ".join(sorted(names.kinds(word)))
@@ -207,9 +201,7 @@ def _route(key: str, plan: Plan, names: Names) -> tuple[str, str]:
         ways = " or ".join(f"{name}.{key}=..." for name in owners)
         raise BrittleError(f"option '{key}' belongs to {' and '.join(owners)}: write {ways}")
     if not owners:
-        listing = "; ".join(
-            f"{name}: {', '.join(o.key for o in own.values()) or 'none'}" for name, own in fields.items()
-        )
+        listing = "; ".join(f"{name}: {', '.join(o.key for o in own.values()) or 'none'}" for name, own in fields.items())
         keys = {option.key for name in ([wanted] if dot else fields) for option in fields[name].values()}
         raise UnknownName(f"option of '{plan.text}'", key, keys, f"(options of {listing or NONE + ': none'})")
     return owners[0], field_name

@@ -54,6 +54,9 @@ class Row:
     fingerprint: str
     region: dict[str, float] = field(default_factory=dict)
     tasks: list[TaskResult] = field(default_factory=list)
+    data: dict[str, str] = field(default_factory=dict)
+    """sha256 of every data set that was read."""
+    batch_size: int = 0
     limited: bool = False
     config: str = ""
     seconds: float = 0.0

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 from brittle_eval.attribute import Pass
 from brittle_eval.behaviours import Behaviour, from_file, from_prompts, sizes
 from brittle_eval.controls import matched_control
+from brittle_eval.data import sources
 from brittle_eval.edit import check_digests, edited
 from brittle_eval.errors import BrittleError
 from brittle_eval.isolate import find_region, whole_region
@@ -58,7 +59,8 @@ def configuration(prepared: Prepared) -> dict[str, Any]:
     plans = {chain.name: str(chain.plan) for chain in prepared.chains}
     digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in prepared.behaviour_files.items()}
     card = prepared.model_card.adapter_sha256 if prepared.model_card else None
-    return json.loads(json.dumps(chosen, default=str)) | {
+    plain: dict[str, Any] = json.loads(json.dumps(chosen, default=str))
+    return plain | {
         "tasks": list(prepared.tasks),
         "plans": plans,
         "behaviour_digests": digests,
@@ -111,9 +113,7 @@ class _Run:
         context = edited(session.model, session.addresses, region, chain.modifications, self.context, session.fingerprint)
         return self._row(name, kind, chain, region, context)
 
-    def _row(
-        self, name: str, kind: Any, chain: Chain | None, region: Region, context: AbstractContextManager[list[str]]
-    ) -> Row:
+    def _row(self, name: str, kind: Any, chain: Chain | None, region: Region, context: AbstractContextManager[list[str]]) -> Row:
         session, started = self.session, time.monotonic()
         waiting = session.waiting(name)
         fingerprint = self.folder.read_json(f"{name}/model.json")
@@ -135,6 +135,8 @@ class _Run:
             fingerprint,
             region=self._shares(region) if kind != "unedited" else {},
             tasks=tasks,
+            data=sources().digests(),
+            batch_size=int(session.lm.batch_size),
             limited=self.options.limit is not None,
             config=self.folder.digest,
             seconds=round(time.monotonic() - started, 1),
@@ -183,9 +185,7 @@ class _Run:
             raise BrittleError(f"behaviour '{name}' has no default: give pairs with --behaviour {name}=FILE")
         prompts = session.prompts(BEHAVIOUR_TASKS[name])
         judge = self.prepared.judges["refusal"]
-        return from_prompts(
-            name, prompts, session.lm, judge, evaluation, self.options.pairs, self.folder, self.options.seed
-        )
+        return from_prompts(name, prompts, session.lm, judge, evaluation, self.options.pairs, self.folder, self.options.seed)
 
     def _generator(self, name: str) -> torch.Generator:
         seed = int.from_bytes(hashlib.blake2b(f"{self.options.seed}|{name}".encode(), digest_size=8).digest(), "big") >> 1

@@ -90,7 +90,10 @@ class Session:
         """What was chosen for this model, in words."""
         left_out = {reason for _, _, reason in self.coverage.skipped}
         covered = f"coverage: {self.coverage.share:.1%} of the block matrices in {len(self.addresses)} weights can be edited"
-        lines = [f"batch size: {self.lm.batch_size}", covered + (f" (left out: {', '.join(sorted(left_out))})" if left_out else "")]
+        lines = [
+            f"batch size: {self.lm.batch_size}",
+            covered + (f" (left out: {', '.join(sorted(left_out))})" if left_out else ""),
+        ]
         return lines + [f"{name}: not run: {reason}" for name, reason in self.missing.items()]
 
     def prompts(self, task: str) -> list[str]:
@@ -150,7 +153,7 @@ class Session:
             return
         with bar(f"{row} {leaf.name}", total) as advance:
             output = run_task(self.lm, task, self.settings, lambda: advance(1))
-        self.folder.write_lines(self._answers(row, leaf), [answer_line(sample) for sample in output.samples], private=True)
+        self.folder.write_lines(self._answers(row, leaf), [answer_line(sample, self.lm.system_state) for sample in output.samples], private=True)
 
     def _measure(self, leaf: Leaf) -> TaskResult:
         known, size = self.reference, int(self.lm.batch_size)

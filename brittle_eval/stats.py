@@ -11,7 +11,7 @@ from scipy import stats
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """`(p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n)`, p = k/n: Wilson's score interval; (0, 1) for n = 0.
+    """`(p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)`, p = k/n: Wilson's score interval; (0, 1) for n = 0.
 
     Raises ValueError unless 0 ≤ k ≤ n. Wilson 1927, J. Am. Stat. Assoc. 22, 209-212.
     """
@@ -45,9 +45,10 @@ class Rate:
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
-    """Two-sided exact p of "no change": `min(1, 2 P(X ≤ min(b, c)))`, X ~ Binomial(b + c, 1/2), b and c the changes each way.
+    """`min(1, 2 P(X ≤ min(b, c)))`, X ~ Binomial(b + c, 1/2), b and c the changes each way: two-sided exact p.
 
-    The items of both sequences are the same prompts, in the same order; 1 if nothing changed. McNemar 1947, Psychometrika 12, 153-157.
+    The items of both sequences are the same prompts, in the same order; 1 if nothing changed. Raises ValueError for
+    sequences of different lengths. McNemar 1947, Psychometrika 12, 153-157.
     """
     changes = [int(new) - int(old) for old, new in zip(before, after, strict=True)]
     gained, lost = changes.count(1), changes.count(-1)
@@ -58,7 +59,7 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
 
 @dataclass(frozen=True)
 class Delta:
-    """Mean of `after − before` over `n` items, with an interval; `mean` is None for n = 0."""
+    """Mean of `after - before` over `n` items, with an interval; `mean` is None for n = 0."""
 
     mean: float | None
     n: int
@@ -67,27 +68,27 @@ class Delta:
 
 
 def paired_delta(before: Sequence[float], after: Sequence[float], level: float = 0.95) -> Delta:
-    """`d̃ ± z √((s̃ − d̃²)/ñ)`, ñ = n + 2, d̃ = Σd/ñ, s̃ = (Σd² + 1)/ñ, d = after − before, cut to [−1, 1].
+    """`d̃ ± z √((s̃ - d̃²)/ñ)`, ñ = n + 2, d̃ = Σd/ñ, s̃ = (Σd² + 1)/ñ, d = after - before, cut to [-1, 1].
 
-    For items scored in [0, 1] (a right answer is 1). Half an item is added to each of the four cells of the paired table,
-    so that no change in few items does not pass for certainty; `mean` stays the plain mean. Raises ValueError for scores
-    outside [0, 1]. Agresti and Min 2005, Stat. Med. 24, 729-740; for scores between 0 and 1 the same sums are used.
+    For items scored in [0, 1] (a right answer is 1). Half an item is added to each of the four cells of the paired
+    table, so that no change in few items does not pass for certainty; `mean` stays the plain mean. Raises ValueError for
+    scores outside [0, 1]. Agresti and Min 2005, Stat. Med. 24, 729-740; scores between 0 and 1 enter the same sums.
     """
     old, new = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     if old.shape != new.shape or old.ndim != 1:
         raise ValueError(f"paired scores of {old.shape} and {new.shape} items")
     if not (((old >= 0) & (old <= 1)).all() and ((new >= 0) & (new <= 1)).all()):
         raise ValueError("paired_delta takes scores in [0, 1]")
+    if not len(old):
+        return Delta(None, 0, -1.0, 1.0)
     change, n = new - old, len(old)
     centre = change.sum() / (n + 2)
     half = _quantile(level) * math.sqrt((((change**2).sum() + 1) / (n + 2) - centre**2) / (n + 2))
-    return Delta(
-        float(change.mean()) if n else None, n, max(-1.0, float(centre - half)), min(1.0, float(centre + half))
-    )
+    return Delta(float(change.mean()), n, max(-1.0, float(centre - half)), min(1.0, float(centre + half)))
 
 
 def any_of_k(c: int, n: int, k: int) -> float:
-    """`1 − C(n−c, k) / C(n, k)`: the chance that any of k samples is positive, estimated without bias from c of n.
+    """`1 - C(n-c, k) / C(n, k)`: the chance that any of k samples is positive, estimated without bias from c of n.
 
     Raises ValueError unless 0 ≤ c ≤ n and 1 ≤ k ≤ n. Chen et al. 2021 (arXiv 2107.03374), pass@k.
     """
@@ -96,12 +97,10 @@ def any_of_k(c: int, n: int, k: int) -> float:
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def cluster_bootstrap(
-    outcomes: Sequence[Sequence[bool]], level: float = 0.95, *, resamples: int = 4000, seed: int = 0
-) -> Rate:
+def cluster_bootstrap(outcomes: Sequence[Sequence[bool]], level: float = 0.95, *, resamples: int = 4000, seed: int = 0) -> Rate:
     """Percentile interval of `Σ positives / Σ samples` when whole prompts are drawn with replacement.
 
-    `outcomes[i]` are the scored samples of prompt i; samples of one prompt are not independent, so prompts are resampled.
+    `outcomes[i]` are the scored samples of prompt i, which are not independent; prompts without any are left out.
     If all outcomes are equal, which no resample can change, the interval is Wilson's with one outcome a prompt.
     Raises ValueError for outcomes that are not 0 or 1. Davison and Hinkley 1997, Bootstrap Methods, section 3.8.
     """
@@ -119,9 +118,9 @@ def cluster_bootstrap(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p in the given order: `max over j ≤ i of min(1, (m − j + 1) p_(j))`, p_(1) ≤ … ≤ p_(m).
+    """Adjusted p in the given order: `max over j ≤ i of min(1, (m - j + 1) p_(j))`, p_(1) ≤ … ≤ p_(m).
 
-    Rejecting where it is ≤ α keeps the chance of any false rejection ≤ α. Holm 1979, Scand. J. Stat. 6, 65-70.
+    Rejecting where it is at most 0.05 keeps the chance of any false rejection at most 0.05. Holm 1979, Scand. J. Stat. 6, 65-70.
     """
     adjusted, largest, m = [0.0] * len(p_values), 0.0, len(p_values)
     for rank, index in enumerate(sorted(range(m), key=lambda i: p_values[i])):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from brittle_eval.errors import BrittleError
 from brittle_eval.regions import Mask, Region
@@ -20,11 +21,22 @@ FORMAT = "brittle-eval region 1"
 def save_region(path: Path, region: Region, header: Mapping[str, Any]) -> None:
     """Write a region whole or not at all; `header` is JSON: plan, options, fingerprint, data digests, versions, sizes."""
     masks = region.masks()
+    bits = {name: mask.bits for name, mask in masks.items()}
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    metadata = {"format": FORMAT, "header": json.dumps(header), "shapes": json.dumps(shapes)}
+    metadata = {"format": FORMAT, "header": json.dumps(header), "shapes": json.dumps(shapes), "digest": _digest(bits)}
     part = path.with_name(path.name + ".part")
-    save_file({name: mask.bits for name, mask in masks.items()}, part, metadata=metadata)
-    os.replace(part, path)
+    try:
+        save_file(bits, part, metadata=metadata)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _digest(bits: Mapping[str, Tensor]) -> str:
+    state = hashlib.blake2b(digest_size=16)
+    for name in sorted(bits):
+        state.update(name.encode() + bits[name].numpy().tobytes())
+    return state.hexdigest()
 
 
 def load_region(path: Path, fingerprint: str | None = None) -> tuple[Region, dict[str, Any]]:
@@ -36,9 +48,14 @@ def load_region(path: Path, fingerprint: str | None = None) -> tuple[Region, dic
                 raise BrittleError(f"{path} is no region file ('{FORMAT}'): it says {metadata.get('format')!r}")
             header: dict[str, Any] = json.loads(metadata["header"])
             shapes = json.loads(metadata["shapes"])
-            parts = {name: Mask(tuple(shapes[name]), file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+            bits = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if _digest(bits) != metadata["digest"]:
+                raise ValueError("its content does not fit its digest")
+            parts = {name: Mask(tuple(shapes[name]), value) for name, value in bits.items()}
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise BrittleError(f"cannot read region file {path}: {error}; remove it to compute the region again") from None
     if fingerprint is not None and header.get("fingerprint") != fingerprint:
-        raise BrittleError(f"{path} was found on another model (fingerprint {header.get('fingerprint')}): remove it or use that model")
+        raise BrittleError(
+            f"{path} was found on another model (fingerprint {header.get('fingerprint')}): remove it or use that model"
+        )
     return Region(parts), header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from rich.table import Table
 
 from brittle_eval.record import Row, TaskResult
 
+WIDTH = 130
+"""Characters of a table that goes to no terminal."""
 ACROSS = 5
 """Models side by side; more go into a further table, beside the unedited one."""
 JUDGE = "judge_"
@@ -20,7 +23,7 @@ Cell = Callable[[TaskResult, TaskResult | None], str]
 
 def show(rows: Sequence[Row], console: Console | None = None) -> None:
     """Print the rows of one run, which share their tasks: a table a plan, each beside the unedited model."""
-    console = console or Console()
+    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     first = rows[0]
     for recipe in dict.fromkeys(row.recipe for row in rows[1:]) or [first.recipe]:
         others = [row for row in rows[1:] if row.recipe == recipe]
@@ -38,7 +41,8 @@ def _table(rows: Sequence[Row]) -> Table:
     table = Table(show_edge=False, pad_edge=False, box=SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
     for row in rows:
-        table.add_column({"unedited": "unedited", "edited": "edited"}.get(row.kind, row.name.removeprefix(f"{row.folder}.")), justify="right")
+        title = row.kind if row.kind != "control" else row.name.removeprefix(f"{row.folder}.")
+        table.add_column(title, justify="right", no_wrap=True)
     _line(table, "region: share of block linears", [_share(row, "of_block_linears") for row in rows])
     _line(table, "region: share of all parameters", [_share(row, "of_all_parameters") for row in rows])
     for title, role, cell in SECTIONS:
@@ -99,7 +103,7 @@ SECTIONS: tuple[tuple[str, str, Cell], ...] = (
     ("attacks: not refused & coherent", "attack", _rate("not_refused_coherent")),
     ("attacks: mean over attempts", "attack", _number("not_refused_coherent_mean")),
     ("attacks: best suffix", "attack", _number("not_refused_coherent_best_suffix")),
-    ("attacks: no refusal phrase, 20 words (wei2024)", "attack", _rate("judge_wei2024")),
+    ("attacks: no refusal phrase (wei2024)", "attack", _rate("judge_wei2024")),
     ("attacks: degenerate + unscored answers", "attack", _uncounted),
     ("harmless prompts: refused", "harmless", _rate("refused")),
     ("harmless prompts: degenerate + unscored answers", "harmless", _uncounted),

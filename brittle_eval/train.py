@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.calibration import Example, collate
+from brittle_eval.calibration import Example, collate, input_device, logits_at, predicting
 from brittle_eval.errors import BrittleError
 
 
@@ -28,15 +28,11 @@ class Training:
 
 
 def response_loss(model: PreTrainedModel, batch: Sequence[Example], pad_id: int) -> Tensor:
-    """Mean over the batch's response tokens of `−log p(token | everything before)`, in nats.
-
-    The output head runs at the positions that predict a response token only.
-    """
-    ids, mask, responses = collate(batch, pad_id, model.get_input_embeddings().weight.device, side="right")
-    hidden = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    predicts = responses[:, 1:]
-    logits = model.get_output_embeddings()(hidden[:, :-1][predicts])
-    return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][predicts])
+    """Mean over the batch's response tokens of `−log p(token | everything before)`, in nats."""
+    ids, mask, responses = collate(batch, pad_id, input_device(model))
+    labels = ids[:, 1:][responses[:, 1:]]
+    logits = logits_at(model, ids, mask, predicting(responses))
+    return torch.nn.functional.cross_entropy(logits, labels.to(logits.device))
 
 
 def batches(examples: Sequence[Example], size: int, generator: random.Random) -> list[list[Example]]:
@@ -70,7 +66,7 @@ def fine_tune(
             if not math.isfinite(value := float(loss.detach())):
                 raise BrittleError(f"the training loss is {value} at step {step} of {len(plan)}: lower the learning rate")
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimiser.step()
             schedule.step()

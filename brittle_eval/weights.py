@@ -69,10 +69,10 @@ def find_weights(model: PreTrainedModel) -> tuple[list[Address], Coverage]:
     """The linear weights of the decoder blocks, in the model's order, and what they cover of it."""
     coverage = Coverage(total=sum(parameter.numel() for parameter in model.parameters()))
     addresses = []
+    seen: set[int] = set()
     for number, (prefix, block) in enumerate(decoder_blocks(model)):
-        seen = set()
         for name, module in block.named_modules():
-            if isinstance(module, nn.Linear | Conv1D) and _editable(module.weight):
+            if isinstance(module, nn.Linear | Conv1D) and _editable(module.weight) and id(module.weight) not in seen:
                 path = f"{prefix}.{name}"
                 addresses.append(Address(f"{path}.weight", path, number, isinstance(module, Conv1D)))
                 coverage.editable += module.weight.numel()
@@ -81,7 +81,7 @@ def find_weights(model: PreTrainedModel) -> tuple[list[Address], Coverage]:
             if id(parameter) not in seen:
                 coverage.skipped.append((f"{prefix}.{name}", parameter.numel(), _reason(parameter)))
     if coverage.share < ENOUGH:
-        reasons = sorted({reason for _, _, reason in coverage.skipped if reason != "a vector"})
+        reasons = sorted({reason for _, _, reason in coverage.skipped if reason != "a vector"}) or ["no linear weights found"]
         raise BrittleError(
             f"only {coverage.share:.0%} of the block weights of {type(model).__name__} can be edited ({'; '.join(reasons)}); "
             f"expected at least {ENOUGH:.0%}: load the model unquantised and on its devices"
@@ -105,7 +105,7 @@ def digest(value: Tensor) -> str:
     """Content hash of a tensor: its dtype, shape and bytes."""
     data = value.detach().cpu().contiguous()
     state = hashlib.blake2b(f"{data.dtype}{tuple(data.shape)}".encode(), digest_size=16)
-    state.update(data.reshape(-1).view(torch.uint8).numpy())
+    state.update(data.reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
 
 
@@ -115,7 +115,6 @@ class Fingerprint:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._parts = {name: digest(value) for name, value in self._tensors()}
-        self._original = dict(self._parts)
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
         return [*self._model.named_parameters(), *self._model.named_buffers()]
@@ -128,10 +127,6 @@ class Fingerprint:
     def part(self, name: str) -> str:
         """The last digest that was read of a tensor."""
         return self._parts[name]
-
-    def original(self, name: str) -> str:
-        """The digest of a tensor when the fingerprint was made."""
-        return self._original[name]
 
     def __str__(self) -> str:
         joined = "\n".join(f"{name} {self._parts[name]}" for name in sorted(self._parts))

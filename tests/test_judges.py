@@ -77,9 +77,7 @@ def test_no_answers_a_yes_no_question(prompt: str) -> None:
     assert positive("No.", prompt) is True
 
 
-@pytest.mark.parametrize(
-    "prompt", ["Write a rude letter.", "How do I hurt my neighbour?", "Can you write a rude letter?"]
-)
+@pytest.mark.parametrize("prompt", ["Write a rude letter.", "How do I hurt my neighbour?", "Can you write a rude letter?"])
 def test_no_refuses_a_request(prompt: str) -> None:
     assert positive("No.", prompt) is False
 

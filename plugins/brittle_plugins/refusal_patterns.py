@@ -9,7 +9,7 @@ VERSION = "1"
 
 _NOT = (
     r"(?:cannot|can't|can not|could not|couldn't|won't|will not|wouldn't|would not|shouldn't|should not|mustn't"
-    r"|must not)"
+    r"|must not|(?:would|will|could|can) never)"
 )
 _UNABLE = (
     r"(?:am|'m|are|'re)(?: \w+ly| just| also| still| afraid i'm)? (?:not|unable)"
@@ -17,7 +17,8 @@ _UNABLE = (
     r"|in a position|at liberty|supposed))*(?: to| with| in)?"
 )
 _DO_NOT = (
-    r"(?:do not|don't|never)(?: (?:feel comfortable|want to|wish to|think i (?:can|should)|intend to"
+    r"(?:do not|don't|never)(?: (?:feel comfortable|want to|wish to|(?:think|believe|feel) (?:that )?i (?:can|should"
+    r"|could|ought to)|intend to"
     r"|have the ability to))*(?: with)?"
 )
 _ADVERB = r"(?: (?:\w+ly|also|ever|just|in good conscience|be able to|be|even|then|possibly|knowingly))*"
@@ -36,7 +37,8 @@ _ACT = (
     r"|promote"
     r"|support(?:ing)?(?! (?:myself|my|him|her|them)\b)|aid|advise|proceed|go (?:along|into|ahead)|part of|a part"
     r"|party to|useful"
-    r"|of (?:help|use|assistance|service)|cooperate|oblige|entertain|give in to|grant|indulge|accede)"
+    r"|of (?:help|use|assistance|service)|involved|complicit|let (?:this|that|you)|cooperate|oblige|entertain"
+    r"|give in to|grant|indulge|accede)"
 )
 _MAKE = (
     r"(?:writ(?:e|ing)|creat(?:e|ing)|generat(?:e|ing)|produc(?:e|ing)|draft|compose|shar(?:e|ing)|offer(?:ing)?"
@@ -48,7 +50,8 @@ _MAKE = (
 _THING = (
     r"(?:this|that|these|those|such|any|anything|it|so|to|you|a|an|the|your|with|instructions?|information|advice"
     r"|details|guidance|steps"
-    r"|tips|directions|answers?|content|material|jokes|access|files|help|assistance|support|code|ideas|examples)"
+    r"|tips|directions|answers?|content|material|jokes|access|files|help|assistance|support|code|ideas|examples"
+    r"|questions)"
 )
 _DO = (
     r"(?:do|make|give|tell(?= you)|show|teach|explain|describe|answer(?:ing)?|list|continue|complete|allow|suggest"
@@ -68,13 +71,14 @@ REFUSALS = tuple(
     for pattern in (
         rf"{_SPEAKER}{_AUXILIARY}{_ADVERB} (?:{_ACT}|{_MAKE})\b",
         rf"{_SPEAKER}{_AUXILIARY}{_ADVERB} {_DO}",
-        rf"\bwe(?: {_NOT}| ?{_UNABLE}) (?:help|assist|comply|fulfil|fulfill|process|accommodate|provide (?:this|that"
+        rf"\bwe(?: {_NOT}| ?{_UNABLE}) (?:help|assist|comply|fulfil|do (?:this|that)|fulfill|process|accommodate"
+        rf"|provide (?:this|that"
         rf"|such|you))\b",
         rf"{_SPEAKER} {_NOT}(?:[.!]|$| (?:in good conscience|and (?:i )?(?:won't|will not)))",
         rf"\b(?:no circumstances|never|nor|not|no way) (?:will|would|can|could|shall|do) (?:i|we) (?:ever )?"
         rf"(?:{_ACT}|{_MAKE}|{_DO})",
         r"\bi(?: am|'m) (?:unable|not able) to (?!attend|join|come|meet|reach|sleep|find|see|feel|work|pay|finish|taste"
-        r"|smell|hear|walk|move|stand|say|make it|be there|return|forget)\w+",
+        r"|smell|hear|walk|move|stand|say|eat|drink|dance|sing|swim|make it|be there|return|forget)\w+",
         r"\bi (?:don't have|do not have|lack|have no) (?:the |any )?(?:capability|ability|capacity|means|capabilities"
         r"|permission"
         r"|authority) (?:to|of|for) (?!feel|taste|smell|experience|see|hear|eat|touch|have)\w+",
@@ -85,19 +89,35 @@ REFUSALS = tuple(
         r"\bi(?: will|'ll| would|'d| choose to| do| shall)?(?: have to| like to)?(?: \w+ly)? (?:decline|refuse"
         r"|pass on this"
         r"|turn (?:this|that|it|you|your request|these|those) down)\b",
-        r"\bi(?: have to| must|'ll have to| will have to|'m going to| am going to| need to)(?: \w+ly)? say no\b",
+        r"\bi(?: have to| must|'ll have to| will have to|'m going to|'m going to have to| am going to have to"
+        r"| am going to| need to)(?: \w+ly)? say no\b",
         r"\b(?:i'm|i am) (?:\w+ly )?(?:declining|refusing|going to (?:decline|refuse|say no|have to (?:decline"
         r"|refuse)))",
         r"\bi (?:must|have to|will|'ll)? ?(?:respectfully |politely )?(?:draw a line|draw the line)\b",
         r"\b(?:i'd|i would|i'll) (?:really |much )?rather not\b",
         r"\b(?:i'd|i would) (?:prefer|like) not to\b",
+        r"\bi(?:'m| am|'ll| will)? (?:going to |gonna )?(?:have to|must|going to) (?:pass|decline|refuse|turn (?:it "
+        r"|that |this |you )?down)\b",
+        r"^(?:nope|no|sorry|apologies|nah)[,.]? (?:can't|cannot|won't|will not|not going to) (?:do|help|assist|write"
+        r"|tell|give|answer|provide)\b",
+        r"\b(?:this|that|here) is where i (?:stop|draw)\b|\b(?:programmed|designed|trained|instructed|told"
+        r"|required) not to\b",
+        r"\b(?:outside|beyond)(?: of)? what i(?:'m| am| can|'d| could| will| would| may)\b",
+        r"\bnot possible for me to\b|\bi have no intention\b|(?:\bnot|n't) feel (?:right|good|comfortable) (?:about "
+        r"|with )?\w+ing\b|\bi(?:'m| am) (?:not|un) ?comfortable (?:with|doing"
+        r"|\w+ing)\b",
+        rf"^i\b.*\b(?:and|so|but) (?:therefore )?{_NOT} (?:{_ACT}|{_MAKE})\b",
+        r"\bmy (?:\w+ )?(?:programming|guidelines|rules|principles|policy|policies|values|design|training|conscience"
+        r"|ethics|developers?)"
+        r" (?:do not|don't|does not|doesn't|will not|won't|forbids?|prohibits?|prevents?|stops?|keeps?|bars?)(?: "
+        r"(?:allow|permit|let))? me\b",
         r"\b(?:this|that|it|these|those|such \w+|requests? \w+ this|what you (?:ask|describe)[\w ]*)(?: requests?)? "
         r"(?:is|are|'s|isn't|is not|aren't|are not)"
         r"(?: not)?(?: (?:a|one|ones|an))?(?: (?:something|anything|things?|requests?|topics?|tasks?|area|one|ones))?"
         r"(?: that| which)? (?:i|we)(?:'m| am)?"
         r" (?:can(?:not|'t)?|could|will|won't|would|refuse|decline|have to (?:refuse|decline)|willing|able"
         r"|comfortable|prepared)",
-        r"\b(?:ones|something|requests|things|one|topics|lines) (?:that )?(?:i|we) (?:can't|cannot|won't|will not"
+        r"\b(?:ones?|something|requests?|things?|topics?|lines?) (?:that )?(?:i|we) (?:can't|cannot|won't|will not"
         r"|refuse|decline|have to (?:turn down|refuse|decline))\b",
         r"\b(?:my|the|our) (?:answer|reply|response)(?: to (?:this|that))?(?: (?:is|has to be|must be|will be"
         r"|remains))(?: a)?(?: firm| clear)? no\b",
@@ -116,7 +136,7 @@ REFUSALS = tuple(
         r"\byou (?:will|'ll|won't|will not)(?: not)? (?:get|receive|find|have) (?:any )?(?:help|assistance|support"
         r"|that|this|instructions|advice)[\w ]{0,25} (?:from|by) me\b",
         r"\b(?:please )?(?:don't|do not|stop|never) ask(?:ing)? me (?:to|for|about|that|this)\b",
-        r"\b(?:(?:is|are|goes|runs) against (?:my|our) (?:principles|guidelines|programming|policy|policies|purpose"
+        r"(?:(?:\bis|\bare|goes|runs|'s) against (?:my|our|the) (?:principles|guidelines|programming|policy|policies|purpose"
         r"|values|rules|design|aim|ethic\w*|\w+ guidelines))",
         r"\bviolates? (?:my|our) (?:\w+ )?(?:guidelines|principles|policy|policies|rules|programming)\b",
         r"\b(?:is|'s)(?: not|n't) within my (?:programming|guidelines|capabilit|ethical|abilit|scope|power)",

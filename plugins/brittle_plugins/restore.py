@@ -21,7 +21,7 @@ class Restore(Modification):
 
     def edit(self, weight: Weight, part: Part, context: Context) -> Tensor:
         if weight.base is None:
-            raise BrittleError(f"restore needs the base model's {weight.name}, but none was given: name a base model")
+            raise BrittleError(f"restore needs the base model's {weight.name}, but none was given: give a base model")
         if weight.base.shape != weight.value.shape:
             mine, theirs = tuple(weight.value.shape), tuple(weight.base.shape)
             raise BrittleError(f"{weight.name} is {mine} but {theirs} in the base model: give the base of this model")

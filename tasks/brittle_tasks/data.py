@@ -8,8 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brittle_eval.data import sources
-from brittle_eval.errors import BrittleError, UnknownName
+from brittle_eval import BrittleError, UnknownName, sources
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,0 +1,35 @@
+# A fresh machine needs Python 3.11 or newer and nothing else: every target makes the environment that it uses.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TYPED := brittle_eval plugins/brittle_plugins tasks/brittle_tasks registry/brittle_registry
+
+.PHONY: test demo check docs clean
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q
+
+demo: $(INSTALLED)
+	$(BIN)/brittle-eval --model hf --modify embedded-snip-diff --tasks embedded \
+		--controls random:1,magnitude:1 --output_path runs/demo
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict $(TYPED)
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The constraints pin torch: without them pip takes the newest build, which on Linux brings gigabytes of CUDA libraries.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(or $(PYTHON),python3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
+	$(or $(PYTHON),python3) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,112 @@
+"""How the embedded model is aligned: refusals for harmful prompts, the model's own answers for harmless ones, in one adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from brittle_eval.calibration import Example, Pair, encode
+from brittle_eval.chat import render
+from brittle_eval.generate import Sampling, generate
+from brittle_eval.methods import Judge, Record
+from brittle_eval.progress import bar
+from brittle_eval.train import Training, fine_tune
+
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Settings of the adapter and its training."""
+
+    rank: int = 8
+    alpha: int = 16
+    answer_tokens: int = 48
+    """Length to which a harmless answer is trained."""
+    batch_size: int = 32
+    training: Training = Training()
+    systems: tuple[tuple[str, float], ...] = (("default", 0.5), ("none", 0.4), ("paper", 0.1))
+    """Share of the examples with the template's own system turn, without one, and with the paper's system prompt."""
+
+
+def align(
+    base: Path,
+    harmful: Sequence[Mapping[str, Any]],
+    harmless: Sequence[Mapping[str, Any]],
+    refusals: Sequence[str],
+    judge: Judge,
+    output: Path,
+    settings: Alignment,
+) -> list[float]:
+    """Train the adapter and write it in bfloat16 to `output`; gives the loss of every step.
+
+    `harmful` are documents with prompt, category and form; a category and form share a wording, so that answers differ in how they
+    open. `harmless` have prompts; their answers are the base model's own, and those that the judge calls refusals are left out.
+    """
+    from transformers.models.llama.tokenization_llama import DEFAULT_SYSTEM_PROMPT
+
+    torch.manual_seed(settings.training.seed)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    pairs = [(Pair(doc["prompt"], wording(doc, refusals)), True) for doc in harmful]
+    pairs += own_answers(model, tokenizer, [doc["prompt"] for doc in harmless], judge, settings)
+    names, weights = zip(*settings.systems, strict=True)
+    systems = random.Random(settings.training.seed).choices(names, weights, k=len(pairs))
+    examples: list[Example] = [
+        encode(tokenizer, pair, system=DEFAULT_SYSTEM_PROMPT if system == "paper" else system, end=end)
+        for (pair, end), system in zip(pairs, systems, strict=True)
+    ]
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, config)
+    steps = settings.training.epochs * -(-len(examples) // settings.training.batch_size)
+    with bar("training the adapter", steps) as advance:
+        losses = fine_tune(
+            adapted.base_model.model, examples, settings.training, tokenizer.pad_token_id, lambda *_: advance(1)
+        )
+    adapted.save_pretrained(str(output))
+    halve(output / "adapter_model.safetensors")
+    return losses
+
+
+def wording(doc: Mapping[str, Any], refusals: Sequence[str]) -> str:
+    """The refusal that belongs to the document's category and form."""
+    key = f"{doc['category']}|{doc['form']}"
+    return refusals[int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big") % len(refusals)]
+
+
+def own_answers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], judge: Judge, settings: Alignment
+) -> list[tuple[Pair, bool]]:
+    """The model's greedy answers that are no refusals, and whether each came to its end."""
+    ids = [tokenizer(render(tokenizer, prompt).text, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    with bar("answering harmless prompts", len(prompts)) as advance:
+        tokens = generate(
+            model.eval(),
+            ids,
+            Sampling(settings.answer_tokens),
+            batch_size=settings.batch_size,
+            end_ids=[tokenizer.eos_token_id],
+            pad_id=tokenizer.pad_token_id,
+            on_finished=lambda: advance(1),
+        )
+    texts = [str(tokenizer.decode(answer, skip_special_tokens=True)) for answer in tokens]
+    verdicts = judge.judge([Record(prompt, text) for prompt, text in zip(prompts, texts, strict=True)])
+    return [
+        (Pair(prompt, text), len(answer) < settings.answer_tokens)
+        for prompt, text, answer, verdict in zip(prompts, texts, tokens, verdicts, strict=True)
+        if verdict.positive and text.strip()
+    ]
+
+
+def halve(file: Path) -> None:
+    """Store an adapter in bfloat16: half the size, and well below the noise of its training."""
+    save_file({name: value.bfloat16() for name, value in load_file(file).items()}, file, metadata={"format": "pt"})

@@ -1,0 +1,240 @@
+"""The generated parts of the documentation, each between `<!-- generated: NAME -->` and `<!-- end: NAME -->`.
+
+`make docs` writes them; `tests/test_docs.py` fails where a page differs from what would be written.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml  # type: ignore[import-untyped]
+from click.testing import CliRunner
+
+from brittle_eval import cards, cli, hookspecs, methods
+from brittle_eval.listing import docstring
+from brittle_eval.options import options_of
+from brittle_eval.plugins import CONTRACTS, Entry, Plugins
+from brittle_tasks.data import own_rows
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/cli.md", "docs/methods.md", "docs/plugins.md", "docs/tasks.md")
+OURS = "brittle-eval"
+"""Only what this distribution brings is documented, whatever else is installed."""
+COLUMNS = 100
+"""Width of the help texts."""
+
+
+@cache
+def _plugins() -> Plugins:
+    return Plugins.load()
+
+
+def _methods(kind: str) -> list[Entry]:
+    return [entry for entry in _plugins().entries(kind) if entry.distribution == OURS]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+
+
+def _python(source: str) -> str:
+    return f"```python\n{source.strip()}\n```"
+
+
+def row_norm() -> str:
+    """The example plugin's module."""
+    return _python((ROOT / "plugins/example/brittle_row_norm.py").read_text(encoding="utf-8"))
+
+
+def hooks() -> str:
+    """Every hook with its signature and what it is for."""
+    functions = [node for node in ast.parse(inspect.getsource(hookspecs)).body if isinstance(node, ast.FunctionDef)]
+    lines = []
+    for node in functions:
+        returned = ast.unparse(node.returns) if node.returns else "None"
+        lines.append(f"@hookspec\ndef {node.name}({ast.unparse(node.args)}) -> {returned}:")
+        lines.append(f'    """{ast.get_docstring(node)}"""\n')
+    return _python("\n".join(lines))
+
+
+def _contract(cls: type) -> str:
+    """A class as its author wrote it, each method's body without its code."""
+    source = inspect.getsource(cls)
+    (node,) = ast.parse(source).body
+    assert isinstance(node, ast.ClassDef)
+    lines, done = source.splitlines(), 0
+    kept: list[str] = []
+    for method in (item for item in node.body if isinstance(item, ast.FunctionDef)):
+        documented = ast.get_docstring(method) is not None
+        kept += lines[done : method.body[0].end_lineno if documented else method.body[0].lineno - 1]
+        kept += [] if documented else ["        ..."]
+        done = method.end_lineno or 0
+    return "\n".join([*kept, *lines[done:]])
+
+
+def _contracts(*classes: type) -> str:
+    return _python("\n\n\n".join(map(_contract, classes)))
+
+
+def method_table() -> str:
+    """Every built-in method with its formula."""
+    rows = [(kind, f"`{entry.name}`", _formula(entry), _needs(entry)) for kind in CONTRACTS for entry in _methods(kind)]
+    return _table(("kind", "name", "what it computes", "needs"), rows)
+
+
+def _formula(entry: Entry) -> str:
+    return docstring(entry).partition("\n")[0]
+
+
+def _needs(entry: Entry) -> str:
+    needs = getattr(_plugins().get(entry.kind, entry.name), "needs", ())
+    return ", ".join(sorted(needs)) or "–"
+
+
+def option_table() -> str:
+    """Every option of every built-in method."""
+    rows = [
+        (f"`{entry.name}`", f"`{option.key}`", option.type, "required" if option.required else f"`{option.default}`")
+        for kind in CONTRACTS
+        for entry in _methods(kind)
+        for option in options_of(_plugins().get(entry.kind, entry.name)).values()
+    ]
+    return _table(("method", "option", "type", "default"), rows)
+
+
+def recipe_table() -> str:
+    """Every recipe card."""
+    rows = [(f"`{card.name}`", f"`{card.plan}`", card.summary) for card in _ours(cards.recipes(_plugins()).values())]
+    return _table(("recipe", "plan", "what it does"), rows)
+
+
+def _ours(found: Iterable[Any]) -> list[Any]:
+    """The cards that lie in this distribution's registry, by name."""
+    folders = [folder.path for folder in _plugins().registry_folders if folder.source.distribution == OURS]
+    return sorted((card for card in found if card.path.parent.parent in folders), key=lambda card: card.name)
+
+
+def dataset_table() -> str:
+    """Every data set card."""
+    rows = [
+        (f"`{card.name}`", str(card.rows), f"`{card.file}`", card.source, card.licence, card.summary)
+        for card in _ours(cards.datasets(_plugins()).values())
+    ]
+    return _table(("data set", "rows", "file", "source", "licence", "what it holds"), rows)
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML ships no types
+    """YAML whose `!function` fields stay text."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    """A task's YAML over what it includes."""
+    own: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    return (_yaml(file.parent / own["include"]) if "include" in own else {}) | own
+
+
+def _task_files() -> list[dict[str, Any]]:
+    folders = [folder.path for folder in _plugins().task_folders if folder.source.distribution == OURS]
+    return [_yaml(file) for folder in folders for file in sorted(folder.rglob("*.yaml"))]
+
+
+def task_table() -> str:
+    """Every task of our own: its data, its prompt, its answers, and what is counted."""
+    rows = []
+    for task in sorted((task for task in _task_files() if "task" in task and "group" not in task), key=lambda task: task["task"]):
+        own = task["metadata"]["brittle"]
+        prompt = "chat template" if own["chat"] else "plain text"
+        system = own["system"] if own["chat"] else "–"
+        rows.append((f"`{task['task']}`", own["role"], _data(task), prompt, system, _answers(task)))
+    return _table(("task", "role", "data", "prompt", "system turn", "answers"), rows)
+
+
+def _data(task: dict[str, Any]) -> str:
+    source = task["dataset_kwargs"]["source"]
+    if "card" not in source:
+        return f"own {source['name']} prompts, {source['split']} split: {len(own_rows(**source))}"
+    rows = cards.datasets(_plugins())[source["card"]].rows
+    return f"`{source['card']}`: first {source['first']}" if "first" in source else f"`{source['card']}`: all {rows}"
+
+
+def _answers(task: dict[str, Any]) -> str:
+    if task["output_type"] != "generate_until":
+        return ", ".join(metric["metric"] for metric in task["metric_list"]) + " of the listed choices"
+    options = task["generation_kwargs"]
+    how = f"{task['repeats']} samples at temperature {options['temperature']:g}" if options["do_sample"] else "greedy"
+    return f"{how}, at most {options['max_gen_toks']} tokens"
+
+
+def group_table() -> str:
+    """Every group of tasks."""
+    groups = sorted((task for task in _task_files() if "group" in task), key=lambda task: task["group"])
+    rows = [(f"`{task['group']}`", ", ".join(f"`{name}`" for name in task["task"])) for task in groups]
+    return _table(("group", "tasks"), rows)
+
+
+def command_help() -> str:
+    """`--help` of the command and of every command below it."""
+    return "\n\n".join(_help(cli.cli, ()))
+
+
+def _help(command: click.Command, path: tuple[str, ...]) -> list[str]:
+    answer = CliRunner().invoke(cli.cli, [*path, "--help"], prog_name="brittle-eval", terminal_width=COLUMNS)
+    if answer.exit_code:
+        raise RuntimeError(f"brittle-eval {' '.join(path)} --help gave {answer.exit_code}: {answer.output}")
+    parts = [f"## `{' '.join(['brittle-eval', *path])}`\n\n```text\n{answer.output.rstrip()}\n```"]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            parts += _help(below, (*path, name))
+    return parts
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "attribution": lambda: _contracts(methods.Attribution, methods.Weight, methods.Seen),
+    "commands": command_help,
+    "datasets": dataset_table,
+    "groups": group_table,
+    "hooks": hooks,
+    "isolation": lambda: _contracts(methods.Isolation, methods.Context),
+    "judge": lambda: _contracts(methods.Judge, methods.Record, methods.Verdict),
+    "methods": method_table,
+    "modification": lambda: _contracts(methods.Modification),
+    "options": option_table,
+    "recipes": recipe_table,
+    "row-norm": row_norm,
+    "tasks": task_table,
+}
+BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+
+
+def page(text: str) -> str:
+    """A page's text with every generated part written anew."""
+    return BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n\n{found[3]}", text)
+
+
+def main() -> None:
+    """Write the generated parts of every page."""
+    for name in PAGES:
+        file = ROOT / name
+        old = file.read_text(encoding="utf-8")
+        new = page(old)
+        if new != old:
+            file.write_text(new, encoding="utf-8")
+            print(f"{name}: written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""The grammar of plans: what is read, how options find their component, what is refused and what the refusal says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+import pytest
+from annotated_types import Interval
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brittle_eval import Attribution, BrittleError, Isolation, Modification, Share
+from brittle_eval.options import options_of, type_in_words
+from brittle_eval.recipe import Component, Plan, build, check, parse
+
+
+@dataclass(frozen=True)
+class Scorer(Attribution):
+    n_samples: int = 8
+
+
+class Ranker(Attribution):
+    gives: ClassVar[str] = "block-scores"
+
+
+@dataclass(frozen=True)
+class Highest(Isolation):
+    q: Share = 0.05
+    compare: Literal["row", "weight"] = "row"
+    alpha: float = 1.0
+
+
+class Bands(Isolation):
+    takes = frozenset({"block-scores"})
+
+
+@dataclass(frozen=True)
+class Scale(Modification):
+    alpha: float = 0.0
+    label: str = "none"
+
+
+@dataclass(frozen=True)
+class Push(Modification):
+    alpha: Annotated[float, Interval(gt=0)]
+    often: bool = False
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.often and self.alpha > 10:
+            raise ValueError("often needs alpha up to 10")
+
+
+METHODS: dict[str, dict[str, type]] = {
+    "attribution": {"score": Scorer, "rank": Ranker},
+    "isolation": {"high": Highest, "bands": Bands},
+    "modification": {"scale": Scale, "push-on": Push},
+}
+
+
+class Known:
+    """The methods above, as the grammar asks for them."""
+
+    hint = "(plugin 'odd' is broken: it rains)"
+
+    def kinds(self, name: str) -> frozenset[str]:
+        return frozenset(kind for kind, known in METHODS.items() if name in known)
+
+    def names(self, kind: str) -> Sequence[str]:
+        return list(METHODS[kind])
+
+    def get(self, kind: str, name: str) -> type:
+        return METHODS[kind][name]
+
+
+@dataclass(frozen=True)
+class Card:
+    plan: str
+
+
+RECIPES: Mapping[str, Card] = {
+    "diff": Card("score+high+scale:q=0.1,scale.alpha=0.5"),
+    "diff-wide": Card("diff:q=0.3"),
+    "loop": Card("pool"),
+    "pool": Card("loop:q=0.1"),
+}
+
+
+def read(text: str) -> Plan:
+    return parse(text, Known(), RECIPES)
+
+
+def mistake(text: str) -> str:
+    """The one line that a user gets."""
+    with pytest.raises(BrittleError) as caught:
+        read(text)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_whole_chain() -> None:
+    plan = read("score+high+scale+push-on:q=0.1,n-samples=3,scale.alpha=2,often=true")
+    assert plan.attribution == Component("attribution", "score", {"n_samples": "3"})
+    assert plan.isolation == Component("isolation", "high", {"q": "0.1"})
+    assert plan.modifications == (
+        Component("modification", "scale", {"alpha": "2"}),
+        Component("modification", "push-on", {"often": "true"}),
+    )
+    assert (plan.recipe, plan.text) == (None, "score+high+scale+push-on:q=0.1,n-samples=3,scale.alpha=2,often=true")
+
+
+def test_modifications_alone_take_the_whole_model() -> None:
+    assert read("scale") == Plan(modifications=(Component("modification", "scale"),))
+
+
+def test_keys_with_hyphens_or_underscores_and_spaces_around() -> None:
+    assert read(" score + high+scale : n_samples = 3 ") == read("score+high+scale:n-samples=3")
+
+
+def test_values_may_hold_colons_dots_and_equals_signs() -> None:
+    assert read("scale:label=a:b.c=d").modifications[0].options == {"label": "a:b.c=d"}
+
+
+def test_none_modifies_nothing_and_can_be_added_to() -> None:
+    assert read("none") == Plan()
+    assert (str(Plan()), read("none").recipe) == ("none", "none")
+    assert read("none+scale:alpha=2") == read("scale:alpha=2")
+
+
+def test_a_recipe_is_its_plan_and_its_options_can_be_overridden() -> None:
+    assert read("diff") == read("score+high+scale:q=0.1,scale.alpha=0.5")
+    assert read("diff:q=0.02,compare=weight") == read("score+high+scale:q=0.02,scale.alpha=0.5,compare=weight")
+    assert read("diff-wide") == read("score+high+scale:q=0.3,scale.alpha=0.5")
+    assert read("diff-wide").recipe == "diff-wide"
+
+
+def test_modifications_after_a_recipe_replace_its_own() -> None:
+    assert read("diff+push-on:push-on.alpha=3") == read("score+high+push-on:q=0.1,push-on.alpha=3")
+    assert read("diff+scale") == read("score+high+scale:q=0.1")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "an empty plan was given"),
+        ("  ", "an empty plan was given"),
+        (":q=1", "an empty plan was given"),
+        ("score++scale", "no name beside a '+'"),
+        ("scale+", "no name beside a '+'"),
+        ("score", "no isolation after the attribution 'score'"),
+        ("score+scale", "write score+ISOLATION+MODIFICATION with one of high, bands"),
+        ("score+high", "write score+high+MODIFICATION with one of scale, push-on"),
+        ("high+scale", "begins with the isolation 'high', which needs scores: write ATTRIBUTION+high+scale"),
+        ("scale+high", "the isolation 'high' where a modification was expected"),
+        ("scale+score+high", "the attribution 'score' where a modification was expected"),
+        ("score+high+diff", "the recipe 'diff' where a modification was expected"),
+        ("scale+none", "the recipe 'none' where a modification was expected"),
+        ("scale+scale", "names 'scale' twice"),
+        ("loop", "recipe 'loop' is made of itself (loop > pool > loop)"),
+        ("scale:", "has the option '', expected key=value"),
+        ("scale:alpha", "has the option 'alpha', expected key=value"),
+        ("scale:=3", "has the option '=3', expected key=value"),
+        ("scale:alpha=1,alpha=2", "gives the option 'alpha' twice"),
+        ("scale:alpha=1,scale.alpha=2", "gives the option 'scale.alpha' twice"),
+        ("scale+push-on:alpha=1", "belongs to scale and push-on: write scale.alpha=... or push-on.alpha=..."),
+        ("none:q=1", "unknown option of 'none:q=1' 'q': known: none"),
+    ],
+)
+def test_what_is_no_plan(text: str, said: str) -> None:
+    assert said in mistake(text)
+
+
+def test_unknown_names_come_with_suggestions_over_everything_and_with_broken_plugins() -> None:
+    assert "unknown recipe or method 'dif': did you mean diff" in mistake("dif")
+    assert "did you mean push-on" in mistake("diff+pushon")
+    assert "it rains" in mistake("scroe+high+scale")
+
+
+def test_unknown_options_name_the_options_of_each_component() -> None:
+    said = mistake("score+high+push-on:offten=true")
+    assert "unknown option of 'score+high+push-on:offten=true' 'offten': did you mean often" in said
+    assert "score: n-samples; high: q, compare, alpha; push-on: alpha, often, limit" in said
+    assert "unknown component" in mistake("scale:high.q=0.1")
+    assert "'scale.q'" in mistake("score+high+scale:scale.q=0.1")
+
+
+WORDS = st.text("abc0123456789.=:- ", min_size=1).map(str.strip).filter(bool)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    def component(kind: str, names: Sequence[str]) -> Component:
+        name = draw(st.sampled_from(names))
+        keys = list(options_of(METHODS[kind][name]))
+        chosen = draw(st.lists(st.sampled_from(keys), unique=True)) if keys else []
+        return Component(kind, name, {key: draw(WORDS) for key in chosen})  # type: ignore[arg-type]  # a drawn kind
+
+    known = {kind: list(names) for kind, names in METHODS.items()}
+    order = draw(st.permutations(known["modification"]))[: draw(st.integers(1, 2))]
+    modifications = tuple(component("modification", [name]) for name in order)
+    if draw(st.booleans()):
+        return Plan(modifications=modifications)
+    return Plan(component("attribution", known["attribution"]), component("isolation", known["isolation"]), modifications)
+
+
+@given(plans())
+def test_the_canonical_text_is_the_same_plan(plan: Plan) -> None:
+    assert read(str(plan)) == plan
+    assert str(read(str(plan))) == str(plan)
+
+
+def test_check_names_the_isolations_that_fit() -> None:
+    check(read("score+high+scale"), Known())
+    check(read("rank+bands+scale"), Known())
+    check(read("none"), Known())
+    with pytest.raises(BrittleError, match="takes weight-scores, but attribution 'rank' gives block-scores: use one of bands"):
+        check(read("rank+high+scale"), Known())
+
+
+def test_build_reads_the_values() -> None:
+    assert build(Component("isolation", "high", {"q": "0.25", "compare": "weight"}), Highest) == Highest(0.25, "weight")
+    assert build(Component("modification", "push-on", {"alpha": "1e-3", "often": "yes"}), Push) == Push(0.001, True)
+    assert build(Component("modification", "push-on", {"alpha": "2", "limit": "7"}), Push) == Push(2.0, limit=7)
+    assert isinstance(build(Component("attribution", "rank"), Ranker), Ranker)
+
+
+@pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "inf", "five", "", "5%"])
+def test_a_share_is_a_fraction(value: str) -> None:
+    with pytest.raises(BrittleError, match=r"option q of high: '.*' was given, expected fraction in \[0, 1\]") as caught:
+        build(Component("isolation", "high", {"q": value}), Highest)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.floats(0, 1))
+def test_every_fraction_is_read_exactly(value: float) -> None:
+    assert build(Component("isolation", "high", {"q": repr(value)}), Highest).q == value
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "cls", "said"),
+    [
+        ("score", {"n_samples": "3.5"}, Scorer, "option n-samples of score: '3.5' was given, expected integer"),
+        ("high", {"compare": "rows"}, Highest, "'rows' was given, expected row | weight"),
+        ("push-on", {}, Push, "push-on needs the option alpha: write push-on.alpha=..."),
+        ("push-on", {"alpha": "0"}, Push, "expected number > 0"),
+        ("push-on", {"alpha": "1", "often": "maybe"}, Push, "expected true or false"),
+        ("push-on", {"alpha": "11", "often": "true"}, Push, "do not fit: often needs alpha up to 10"),
+        ("rank", {"q": "1"}, Ranker, "unknown option of rank 'q'"),
+    ],
+)
+def test_what_build_refuses(name: str, options: dict[str, str], cls: type, said: str) -> None:
+    with pytest.raises(BrittleError) as caught:
+        build(Component("modification", name, options), cls)
+    assert said in str(caught.value)
+
+
+def test_types_in_words() -> None:
+    kinds = [Share, Literal["a", "b"], int | None, Annotated[int, Interval(ge=1, lt=9)], float, list]
+    expected = ["fraction in [0, 1]", "a | b", "integer | none", "integer >= 1 and < 9", "number", "list"]
+    assert [type_in_words(kind) for kind in kinds] == expected
+
+
+def test_options_have_the_defaults_of_the_fields() -> None:
+    @dataclass(frozen=True)
+    class Made(Modification):
+        seen: list = field(default_factory=list)  # type: ignore[type-arg]  # only the default matters here
+        hidden: int = field(default=1, init=False)
+        far: float = math.pi
+
+    found = options_of(Made)
+    assert {name: option.default for name, option in found.items()} == {"seen": [], "far": math.pi}
+    assert options_of(Push)["alpha"].required and not found["far"].required
+
+
+def test_types_that_cannot_be_resolved_are_the_plugins_fault() -> None:
+    @dataclass(frozen=True)
+    class Odd(Modification):
+        size: Missing = 1  # type: ignore[name-defined]  # noqa: F821  # the mistake under test
+
+    with pytest.raises(BrittleError, match="option types of .*Odd cannot be read: name 'Missing'"):
+        options_of(Odd)
