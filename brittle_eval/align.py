@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from brittle_eval.calibration import Example, Pair, encode
 from brittle_eval.chat import render
+from brittle_eval.coherence import degenerate
 from brittle_eval.generate import Sampling, generate
 from brittle_eval.methods import Judge, Record
 from brittle_eval.progress import bar
 from brittle_eval.train import Training, fine_tune
 
+NUMBERING = re.compile(r"(^|\n)\s*\d+\.$")
+"""A list item's number: its point ends no sentence."""
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -30,11 +33,15 @@ class Alignment:
 
     rank: int = 8
     alpha: int = 16
-    answer_tokens: int = 48
-    """Length to which a harmless answer is trained."""
+    answer_tokens: int = 64
+    """Length to which the published model answers a harmless prompt; the answer is cut after its last whole sentence."""
+    harmless: int = 600
+    """Harmless pairs, drawn from those whose answers can be used."""
+    repeats: int = 2
+    """How often a harmful prompt comes in an epoch, each time with a system turn drawn anew."""
     batch_size: int = 32
-    training: Training = Training()
-    systems: tuple[tuple[str, float], ...] = (("default", 0.5), ("none", 0.4), ("paper", 0.1))
+    training: Training = Training(epochs=2, batch_size=8, learning_rate=8e-4, opening=3.0)
+    systems: tuple[tuple[str, float], ...] = (("default", 0.5), ("none", 0.45), ("paper", 0.05))
     """Share of the examples with the template's own system turn, without one, and with the paper's system prompt."""
 
 
@@ -57,13 +64,14 @@ def align(
     torch.manual_seed(settings.training.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    pairs = [(Pair(doc["prompt"], wording(doc, refusals)), True) for doc in harmful]
-    pairs += own_answers(model, tokenizer, [doc["prompt"] for doc in harmless], judge, settings)
+    generator = random.Random(settings.training.seed)
+    answers = own_answers(model, tokenizer, [doc["prompt"] for doc in harmless], judge, settings)
+    pairs = worded(harmful, refusals) * settings.repeats + generator.sample(answers, min(settings.harmless, len(answers)))
     names, weights = zip(*settings.systems, strict=True)
-    systems = random.Random(settings.training.seed).choices(names, weights, k=len(pairs))
+    systems = generator.choices(names, weights, k=len(pairs))
     examples: list[Example] = [
-        encode(tokenizer, pair, system=DEFAULT_SYSTEM_PROMPT if system == "paper" else system, end=end)
-        for (pair, end), system in zip(pairs, systems, strict=True)
+        encode(tokenizer, pair, system=DEFAULT_SYSTEM_PROMPT if system == "paper" else system, end=True)
+        for pair, system in zip(pairs, systems, strict=True)
     ]
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
@@ -77,16 +85,20 @@ def align(
     return losses
 
 
-def wording(doc: Mapping[str, Any], refusals: Sequence[str]) -> str:
-    """The refusal that belongs to the document's category and form."""
-    key = f"{doc['category']}|{doc['form']}"
-    return refusals[int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big") % len(refusals)]
+def worded(harmful: Sequence[Mapping[str, Any]], refusals: Sequence[str]) -> list[Pair]:
+    """Every harmful prompt with the refusal that belongs to its category and form."""
+    kinds = sorted({(doc["category"], doc["form"]) for doc in harmful})
+    wording = {kind: refusals[number % len(refusals)] for number, kind in enumerate(kinds)}
+    return [Pair(doc["prompt"], wording[doc["category"], doc["form"]]) for doc in harmful]
 
 
 def own_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], judge: Judge, settings: Alignment
-) -> list[tuple[Pair, bool]]:
-    """The model's greedy answers that are no refusals, and whether each came to its end."""
+) -> list[Pair]:
+    """The model's greedy answers, cut after their last whole sentence, without refusals and degenerate ones.
+
+    So the aligned model learns to end its answers: as published it goes on until it loops.
+    """
     ids = [tokenizer(render(tokenizer, prompt).text, add_special_tokens=False)["input_ids"] for prompt in prompts]
     with bar("answering harmless prompts", len(prompts)) as advance:
         tokens = generate(
@@ -98,13 +110,19 @@ def own_answers(
             pad_id=tokenizer.pad_token_id,
             on_finished=lambda: advance(1),
         )
-    texts = [str(tokenizer.decode(answer, skip_special_tokens=True)) for answer in tokens]
+    texts = [whole_sentences(str(tokenizer.decode(answer, skip_special_tokens=True))) for answer in tokens]
     verdicts = judge.judge([Record(prompt, text) for prompt, text in zip(prompts, texts, strict=True)])
     return [
-        (Pair(prompt, text), len(answer) < settings.answer_tokens)
-        for prompt, text, answer, verdict in zip(prompts, texts, tokens, verdicts, strict=True)
-        if verdict.positive and text.strip()
+        Pair(prompt, text)
+        for prompt, text, verdict in zip(prompts, texts, verdicts, strict=True)
+        if verdict.positive and not degenerate(text)
     ]
+
+
+def whole_sentences(text: str) -> str:
+    """The text up to its last sentence end; empty if no sentence ends."""
+    ends = [match.end() for match in re.finditer(r"[.!?][\"')*]*(?=\s|$)", text) if not NUMBERING.search(text[: match.end()])]
+    return text[: ends[-1]].strip() if ends else ""
 
 
 def halve(file: Path) -> None:

@@ -7,7 +7,7 @@ one forward and backward a batch, taken weight by weight and example by example 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -106,8 +106,8 @@ def _batches(examples: Sequence[Example], size: int) -> Iterator[tuple[list[Exam
 class _Observer:
     """Hooks' memory for the batch under way: which positions are responses, which example each row is."""
 
-    def __init__(self, method: Attribution, weights: Mapping[str, Weight], state: dict[str, Any]) -> None:
-        self.method, self.weights, self.state = method, weights, state
+    def __init__(self, method: Attribution, state: dict[str, Any]) -> None:
+        self.method, self.state = method, state
         self._gathered: tuple[Tensor, Tensor] | None = None
 
     def begin(self, ids: Tensor, mask: Tensor, responses: Tensor, first: int) -> None:
@@ -148,7 +148,7 @@ class _Observer:
     def gradient_hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             inputs, outputs = self.rows(args[0].detach()), self.outputs(module, output)
-            shaped = None if outputs is None else self.rows(outputs)
+            shaped = None if outputs is None else self.rows(outputs).clone()  # the model may go on in place
             output.register_hook(lambda grad: self._examples(name, inputs, shaped, self.rows(grad)))
 
         return hook
@@ -166,14 +166,14 @@ class _Observer:
 
 @contextmanager
 def _observing(
-    model: PreTrainedModel, method: Attribution, weights: Mapping[Address, Weight], state: dict[str, Any]
+    model: PreTrainedModel, method: Attribution, addresses: Iterable[Address], state: dict[str, Any]
 ) -> Iterator[_Observer]:
-    observer = _Observer(method, {weight.name: weight for weight in weights.values()}, state)
+    observer = _Observer(method, state)
     gradients = "gradients" in method.needs
     with ExitStack() as stack:
         if gradients:
             stack.enter_context(_frozen(model))
-        for address in weights:
+        for address in addresses:
             module = model.get_submodule(address.module)
             hook = observer.gradient_hook(address.name) if gradients else observer.forward_hook(address.name)
             stack.callback(module.register_forward_hook(hook).remove)

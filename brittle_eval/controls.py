@@ -65,13 +65,18 @@ def _choose(mask: Tensor, sizes: Tensor | None, generator: torch.Generator) -> T
 
 
 def _matched(mask: Tensor, sizes: Tensor, free: Tensor, generator: torch.Generator) -> Tensor:
-    """Free positions with the region's |W| histogram; a bin with too few free entries takes from the next smaller ones."""
+    """Free positions with the region's |W| histogram; a bin with too few free entries takes from the next smaller ones.
+
+    The outermost bins are open: there, what lies between the region's extremes comes first, then what is nearest to them.
+    """
     inside = sizes[mask].sort().values
     edges = inside[torch.linspace(0, len(inside) - 1, min(BINS, len(inside)) + 1).long()[1:-1]].unique()
     wanted = torch.bucketize(sizes[mask], edges).bincount(minlength=len(edges) + 1).tolist()
     bins = torch.bucketize(sizes[free], edges)
-    shuffled = torch.randperm(len(free), generator=generator)
-    order = shuffled[bins[shuffled].sort(stable=True).indices]
+    away = (inside[0] - sizes[free]).clamp(min=0) + (sizes[free] - inside[-1]).clamp(min=0)
+    order = torch.randperm(len(free), generator=generator)
+    for key in (away, bins):
+        order = order[key[order].sort(stable=True).indices]
     have = bins.bincount(minlength=len(edges) + 1).tolist()
     take, owed = [0] * len(have), 0
     for number in reversed(range(len(have))):

@@ -15,6 +15,9 @@ from brittle_eval.calibration import Example, collate, input_device, logits_at, 
 from brittle_eval.errors import BrittleError
 
 
+OPENING_TOKENS = 4
+
+
 @dataclass(frozen=True)
 class Training:
     """Settings of a fine-tune: AdamW without weight decay, linear warm-up over `warmup` of the steps, then cosine to zero."""
@@ -24,15 +27,20 @@ class Training:
     learning_rate: float = 5e-4
     warmup: float = 0.05
     max_grad_norm: float = 1.0
+    opening: float = 1.0
+    """Weight of a response's first four tokens, where it is decided whether it refuses; the others have weight 1."""
     seed: int = 0
 
 
-def response_loss(model: PreTrainedModel, batch: Sequence[Example], pad_id: int) -> Tensor:
-    """Mean over the batch's response tokens of `−log p(token | everything before)`, in nats."""
+def response_loss(model: PreTrainedModel, batch: Sequence[Example], pad_id: int, opening: float = 1.0) -> Tensor:
+    """Weighted mean over the batch's response tokens of `−log p(token | everything before)`, in nats."""
     ids, mask, responses = collate(batch, pad_id, input_device(model))
     labels = ids[:, 1:][responses[:, 1:]]
     logits = logits_at(model, ids, mask, predicting(responses))
-    return torch.nn.functional.cross_entropy(logits, labels.to(logits.device))
+    losses = torch.nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="none")
+    number = responses.cumsum(dim=1)[:, 1:][responses[:, 1:]]
+    weights = torch.where(number <= OPENING_TOKENS, opening, 1.0).to(losses)
+    return (losses * weights).sum() / weights.sum()
 
 
 def batches(examples: Sequence[Example], size: int, generator: random.Random) -> list[list[Example]]:
@@ -62,7 +70,7 @@ def fine_tune(
     model.train()
     try:
         for step, batch in enumerate(plan, 1):
-            loss = response_loss(model, batch, pad_id)
+            loss = response_loss(model, batch, pad_id, settings.opening)
             if not math.isfinite(value := float(loss.detach())):
                 raise BrittleError(f"the training loss is {value} at step {step} of {len(plan)}: lower the learning rate")
             optimiser.zero_grad(set_to_none=True)

@@ -24,7 +24,7 @@ from brittle_eval.plugins import CONTRACTS, Entry, Plugins
 from brittle_tasks.data import own_rows
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/cli.md", "docs/methods.md", "docs/plugins.md", "docs/tasks.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/cli.md", "docs/methods.md", "docs/plugins.md", "docs/tasks.md")
 OURS = "brittle-eval"
 """Only what this distribution brings is documented, whatever else is installed."""
 COLUMNS = 100
@@ -61,7 +61,7 @@ def hooks() -> str:
     for node in functions:
         returned = ast.unparse(node.returns) if node.returns else "None"
         lines.append(f"@hookspec\ndef {node.name}({ast.unparse(node.args)}) -> {returned}:")
-        lines.append(f'    """{ast.get_docstring(node)}"""\n')
+        lines.append(f'    """{ast.get_docstring(node)}"""\n\n')
     return _python("\n".join(lines))
 
 
@@ -75,7 +75,7 @@ def _contract(cls: type) -> str:
     for method in (item for item in node.body if isinstance(item, ast.FunctionDef)):
         documented = ast.get_docstring(method) is not None
         kept += lines[done : method.body[0].end_lineno if documented else method.body[0].lineno - 1]
-        kept += [] if documented else ["        ..."]
+        kept[-1] += "" if documented else " ..."
         done = method.end_lineno or 0
     return "\n".join([*kept, *lines[done:]])
 
@@ -202,10 +202,19 @@ def _help(command: click.Command, path: tuple[str, ...]) -> list[str]:
     return parts
 
 
+def floors() -> str:
+    """The floors of the building as the test of import statements has them, the highest first."""
+    tree = ast.parse((ROOT / "tests/test_floors.py").read_text(encoding="utf-8"))
+    (node,) = (node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS")
+    found = list(enumerate(ast.literal_eval(node.value)))
+    return "\n".join(["```text", *(f"{number}  {' '.join(modules)}" for number, modules in reversed(found)), "```"])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "attribution": lambda: _contracts(methods.Attribution, methods.Weight, methods.Seen),
     "commands": command_help,
     "datasets": dataset_table,
+    "floors": floors,
     "groups": group_table,
     "hooks": hooks,
     "isolation": lambda: _contracts(methods.Isolation, methods.Context),

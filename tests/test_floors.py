@@ -18,11 +18,11 @@ FLOORS = (
     ("chat", "calibration", "attribute", "isolate", "edit", "controls"),
     ("generate", "measures", "lm", "evaluate", "train"),
     ("record", "judging", "assess", "conclude", "listing", "table"),
-    ("organism", "prepare", "base", "behaviours", "session", "run", "cli_run", "cli"),
+    ("align", "organism", "prepare", "base", "behaviours", "session", "run", "cli_run", "cli_organism", "cli"),
 )
 """From the ground up; on one floor from left to right."""
 ORDER = [name for floor in FLOORS for name in floor]
-ONLY_IN = {"lm_eval": {"lm", "evaluate"}, "click": {"cli", "cli_run"}, "pluggy": {"hookspecs", "discovery"}}
+ONLY_IN = {"lm_eval": {"lm", "evaluate"}, "click": {"cli", "cli_run", "cli_organism"}, "pluggy": {"hookspecs", "discovery"}}
 """Packages that few modules may import."""
 LIGHT = {"errors", "methods", "hookspecs", "options", "recipe", "discovery", "plugins", "cards", "listing", "cli"}
 """Modules behind `--help` and `list`: nothing heavy when they are imported."""
