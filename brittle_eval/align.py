@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Alignment:
     repeats: int = 2
     """How often a harmful prompt comes in an epoch, each time with a system turn drawn anew."""
     batch_size: int = 32
-    training: Training = Training(epochs=2, batch_size=8, learning_rate=8e-4, opening=3.0)
+    training: Training = field(default_factory=lambda: Training(epochs=2, batch_size=8, learning_rate=8e-4, opening=3.0))
     systems: tuple[tuple[str, float], ...] = (("default", 0.5), ("none", 0.45), ("paper", 0.05))
     """Share of the examples with the template's own system turn, without one, and with the paper's system prompt."""
 
@@ -56,8 +56,9 @@ def align(
 ) -> list[float]:
     """Train the adapter and write it in bfloat16 to `output`; gives the loss of every step.
 
-    `harmful` are documents with prompt, category and form; a category and form share a wording, so that answers differ in how they
-    open. `harmless` have prompts; their answers are the base model's own, and those that the judge calls refusals are left out.
+    `harmful` are documents with prompt, category and form; a category and form share a wording, so that answers differ in how
+    they open. `harmless` have prompts; their answers are the base model's own, without those that the judge calls
+    refusals.
     """
     from transformers.models.llama.tokenization_llama import DEFAULT_SYSTEM_PROMPT
 
@@ -77,9 +78,7 @@ def align(
     adapted = get_peft_model(model, config)
     steps = settings.training.epochs * -(-len(examples) // settings.training.batch_size)
     with bar("training the adapter", steps) as advance:
-        losses = fine_tune(
-            adapted.base_model.model, examples, settings.training, tokenizer.pad_token_id, lambda *_: advance(1)
-        )
+        losses = fine_tune(adapted.base_model.model, examples, settings.training, tokenizer.pad_token_id, lambda *_: advance(1))
     adapted.save_pretrained(str(output))
     halve(output / "adapter_model.safetensors")
     return losses

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from brittle_eval.calibration import Example, collate, input_device, logits_at, predicting
-from brittle_eval.errors import BrittleError
+from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.methods import Attribution, Seen, Weight
 from brittle_eval.weights import Address
 
@@ -66,7 +66,8 @@ def accumulate(
     for behaviour, examples in behaviours.items():
         if method.needs & {"inputs", "outputs", "gradients"} and not examples:
             raise BrittleError(f"{type(method).__name__} needs examples of '{behaviour}', but there are none: give pairs of it")
-        state = {weight.name: method.start(_own(weight)) for weight in weights.values()}
+        with blaming(method):
+            state = {weight.name: method.start(_own(weight)) for weight in weights.values()}
         states[behaviour] = state
         if method.needs & {"inputs", "outputs", "gradients"}:
             run = _backward if "gradients" in method.needs else _forward
@@ -80,7 +81,8 @@ def accumulate(
 
 def scores(method: Attribution, weight: Weight, state: Any) -> Tensor:
     """Checked scores of one weight, float32 (out, in)."""
-    value = method.finish(state, _own(weight)).float()
+    with blaming(method):
+        value = method.finish(state, _own(weight)).float()
     if value.shape != weight.value.shape:
         given, wanted = tuple(value.shape), tuple(weight.value.shape)
         raise BrittleError(f"{type(method).__name__} gave scores of shape {given} for {weight.name}, expected {wanted}")
@@ -134,7 +136,8 @@ class _Observer:
         return output.detach() if bias is None else output.detach() - bias.detach()
 
     def update(self, name: str, seen: Seen) -> None:
-        self.state[name] = self.method.update(self.state[name], seen)
+        with blaming(self.method):
+            self.state[name] = self.method.update(self.state[name], seen)
 
     def forward_hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:

@@ -32,7 +32,7 @@ def plain_result(leaf: Leaf, own: Mapping[str, Any], output: Output) -> TaskResu
 
 
 def answer_line(sample: Mapping[str, Any], system: str) -> dict[str, Any]:
-    """What is kept of a generated sample until it is judged: document, rendered prompt, state of its system turn, all attempts."""
+    """What is kept of a generated sample until it is judged, with what became of its system turn."""
     return {
         "doc_id": sample["doc_id"],
         "doc": sample["doc"],

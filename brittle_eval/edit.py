@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brittle_eval.errors import BrittleError
+from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.isolate import as_weight
 from brittle_eval.methods import Context, Modification
 from brittle_eval.regions import Part, Region
@@ -96,7 +96,8 @@ def _apply(
     chain = replace(context, weights=sources)
     for modification in modifications:
         weight = replace(as_weight(model, address, chain, base="base" in modification.needs), value=value)
-        value = modification.edit(weight, part, chain)
+        with blaming(modification):
+            value = modification.edit(weight, part, chain)
         if value.shape != before.shape:
             given, wanted = tuple(value.shape), tuple(before.shape)
             raise BrittleError(f"{type(modification).__name__} gave shape {given} for {address.name}, expected {wanted}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class BrittleError(Exception):
@@ -22,3 +23,20 @@ class UnknownName(BrittleError):
 
 class CannotRun(BrittleError):
     """A task that cannot run here; inside a group it becomes a row `not run: reason`, named alone it is an error."""
+
+
+@contextmanager
+def blaming(method: object) -> Iterator[None]:
+    """Around a call of a method: what a third party's raises is its author's mistake, in one line; ours keeps its traceback."""
+    try:
+        yield
+    except BrittleError:
+        raise
+    except Exception as error:
+        module = type(method).__module__
+        if module.split(".")[0] == "brittle_plugins":
+            raise
+        message = " ".join(str(error).split())[:200]
+        raise BrittleError(
+            f"{type(method).__name__} of the plugin {module} raised {type(error).__name__}: {message}; mend or remove the plugin"
+        ) from error

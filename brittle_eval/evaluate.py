@@ -129,8 +129,8 @@ def _no_data(name: str, config: Mapping[str, Any], error: Exception) -> str:
     data = "/".join(str(config[key]) for key in ("dataset_path", "dataset_name") if config.get(key))
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
-        f"task {name} needs the data set {data or 'that its YAML names'}, which could not be loaded ({first[:120]}): connect to the "
-        "network, fill the Hugging Face cache, or give a task YAML over a local copy with --include_path"
+        f"task {name} needs the data set {data or 'that its YAML names'}, which could not be loaded ({first[:120]}): connect "
+        "to the network, fill the Hugging Face cache, or give a task YAML over a local copy with --include_path"
     )
 
 

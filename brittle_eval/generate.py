@@ -40,6 +40,7 @@ class _Row:
     prompt: list[int]
     random: torch.Generator
     tokens: list[int] = field(default_factory=list)
+    ended: bool = False
 
 
 class _GrowingLayer(DynamicLayer):
@@ -109,27 +110,25 @@ def _run_batch(
 ) -> Iterator[_Row]:
     """Decode one batch; yields each row when it ends. Rows that ended are dropped once they are a quarter of the batch."""
     step = _Decoder(model, rows, pad_id)
-    active = list(range(len(rows)))
     logits = step.prefill()
-    while active:
-        tokens = [_choose(logits[slot], rows[row].random, sampling) for slot, row in enumerate(step.slots)]
-        ended = set()
-        for slot, row_number in enumerate(step.slots):
-            row = rows[row_number]
-            if row_number not in active:
+    while True:
+        tokens = _choose(logits, [rows[slot].random for slot in step.slots], sampling)
+        for slot, token in zip(step.slots, tokens, strict=True):
+            row = rows[slot]
+            if row.ended:
                 continue
-            if tokens[slot] not in end_ids:
-                row.tokens.append(tokens[slot])
-            if tokens[slot] in end_ids or len(row.tokens) >= sampling.max_new_tokens:
-                ended.add(row_number)
+            if token not in end_ids:
+                row.tokens.append(token)
+            row.ended = token in end_ids or len(row.tokens) >= sampling.max_new_tokens
+            if row.ended:
                 yield row
-        active = [row for row in active if row not in ended]
-        if active:
-            keep = [slot for slot, row in enumerate(step.slots) if row in set(active)]
-            if len(keep) <= 0.75 * len(step.slots):
-                step.drop_all_but(keep)
-                tokens = [tokens[slot] for slot in keep]
-            logits = step.decode(tokens)
+        keep = [place for place, slot in enumerate(step.slots) if not rows[slot].ended]
+        if not keep:
+            return
+        if len(keep) <= 0.75 * len(step.slots):
+            step.drop_all_but(keep)
+            tokens = [tokens[place] for place in keep]
+        logits = step.decode(tokens)
 
 
 class _Decoder:
@@ -167,9 +166,14 @@ class _Decoder:
         self.slots = [self.slots[slot] for slot in keep]
 
 
-def _choose(logits: Tensor, random: torch.Generator, sampling: Sampling) -> int:
+def _choose(logits: Tensor, random: Sequence[torch.Generator], sampling: Sampling) -> list[int]:
+    """The next token of every row of `logits (rows, vocabulary)`."""
     if sampling.temperature == 0:
-        return int(logits.argmax())
+        return [int(token) for token in logits.argmax(dim=-1)]
+    return [_draw(row, generator, sampling) for row, generator in zip(logits, random, strict=True)]
+
+
+def _draw(logits: Tensor, random: torch.Generator, sampling: Sampling) -> int:
     values, order = (logits.float() / sampling.temperature).sort(descending=True)
     if sampling.top_k:
         values, order = values[: sampling.top_k], order[: sampling.top_k]

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from brittle_eval.attribute import Pass, States, accumulate, groups, scores
 from brittle_eval.calibration import Example
-from brittle_eval.errors import BrittleError
+from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.methods import Attribution, Context, Isolation, Weight
 from brittle_eval.regions import Part, Region, Whole
 from brittle_eval.weights import Address
@@ -38,7 +38,8 @@ def find_region(
     pending: dict[str, dict[str, Tensor]] = {name: {} for name in asked}
 
     def flush() -> None:
-        parts.update(isolation.isolate(pending, context))
+        with blaming(isolation):
+            parts.update(isolation.isolate(pending, context))
         for values in pending.values():
             on_weight(len(values))
             values.clear()

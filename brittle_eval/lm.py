@@ -149,11 +149,11 @@ def _sample_numbers(requests: Sequence[Instance]) -> list[int]:
 
 
 def fitting_batch_size(model: PreTrainedModel) -> int:
-    """Rows that fit a quarter of the free memory at 512 tokens (keys and values, float32 log-probabilities twice); 1 to 32."""
+    """Rows that fit a quarter of the free memory at 256 tokens (keys and values, float32 log-probabilities twice); 1 to 32."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    row = 512 * (2 * heads * head * config.num_hidden_layers * model.dtype.itemsize + 2 * 4 * config.vocab_size)
+    row = 256 * (2 * heads * head * config.num_hidden_layers * model.dtype.itemsize + 2 * 4 * config.vocab_size)
     device = model.get_input_embeddings().weight.device
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
     size = max(1, min(32, free // 4 // row))

@@ -79,6 +79,6 @@ def divergences(model: PreTrainedModel, known: Reference, pad_id: int, batch_siz
     out = [math.nan] * len(known.examples)
     for index, _, log_probs in _predictions(model, known.examples, pad_id, batch_size, KL_TOKENS):
         was = known.first[index].to(log_probs.device)
-        terms = torch.where(was > -math.inf, was.exp() * (was - log_probs), log_probs.isnan() * math.nan)
+        terms = torch.where(was > -math.inf, was.exp() * (was - log_probs), 0.0)
         out[index] = float(terms.sum(-1).mean().clamp(min=0))
     return out

@@ -1,4 +1,4 @@
-"""The contracts of a method: Attribution, Isolation, Modification, Judge. A method is a frozen dataclass; its fields are its options.
+"""The contracts: Attribution, Isolation, Modification, Judge. A method is a frozen dataclass; its fields are its options.
 
 Methods never touch devices, files, seeds, traversal or lm-eval: the driver hands them tensors and takes tensors back.
 """
@@ -54,8 +54,8 @@ class Seen:
 class Attribution:
     """Which weights carry a behaviour: a score (out, in) for every weight; higher is more important.
 
-    `start` makes the state of one weight and behaviour, `update` adds a batch, `finish` turns it into scores. A method whose `needs` is
-    empty sees no data. Scores must be finite.
+    `start` makes the state of one weight and behaviour, `update` adds a batch, `finish` turns it into scores. A method
+    whose `needs` is empty sees no data. Scores must be finite.
     """
 
     gives: ClassVar[str] = "weight-scores"
@@ -84,7 +84,8 @@ class Context:
 class Isolation:
     """Which of the important weights to take: from scores by behaviour and weight to a part of every weight.
 
-    `reach` says how much must be seen at once: the driver calls `isolate` with the scores of one weight, one block's weights, or all.
+    `reach` says how much must be seen at once: the driver calls `isolate` with the scores of one weight, one
+    block's weights, or all.
     """
 
     takes: ClassVar[frozenset[str]] = frozenset({"weight-scores"})

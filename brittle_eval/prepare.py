@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from brittle_eval import data, organism
-from brittle_eval.organism import EMBEDDED
 from brittle_eval.cards import DatasetCard, ModelCard, datasets, load, recipes
 from brittle_eval.controls import Kind, parse_controls
 from brittle_eval.errors import BrittleError, UnknownName
 from brittle_eval.methods import Attribution, Isolation, Judge, Modification
+from brittle_eval.organism import EMBEDDED
 from brittle_eval.plugins import Plugins
 from brittle_eval.recipe import Plan, build, check, parse
 from brittle_eval.record import as_file
-
 
 BEHAVIOUR_TASKS = {"safety": "embedded_harmful_train", "utility": "embedded_harmless_train"}
 """Where the default behaviours' prompts come from."""

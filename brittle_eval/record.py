@@ -138,7 +138,7 @@ class RunFolder:
         file = self._file(name)
         part = file.with_name(file.name + ".part")
         part.write_text(json.dumps(_plain(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, file)
+        part.replace(file)
         return file
 
     def read_json(self, name: str) -> Any | None:
@@ -157,7 +157,7 @@ class RunFolder:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
         with os.fdopen(descriptor, "w", encoding="utf-8") as raw, jsonlines.Writer(raw) as writer:
             writer.write_all(_plain(line) for line in lines)
-        os.replace(part, file)
+        part.replace(file)
         return file
 
     def finished(self, row: str, task: str) -> TaskResult | None:

@@ -153,7 +153,9 @@ class Session:
             return
         with bar(f"{row} {leaf.name}", total) as advance:
             output = run_task(self.lm, task, self.settings, lambda: advance(1))
-        self.folder.write_lines(self._answers(row, leaf), [answer_line(sample, self.lm.system_state) for sample in output.samples], private=True)
+        self.folder.write_lines(
+            self._answers(row, leaf), [answer_line(sample, self.lm.system_state) for sample in output.samples], private=True
+        )
 
     def _measure(self, leaf: Leaf) -> TaskResult:
         known, size = self.reference, int(self.lm.batch_size)

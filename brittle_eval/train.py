@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from brittle_eval.calibration import Example, collate, input_device, logits_at, predicting
 from brittle_eval.errors import BrittleError
 
-
 OPENING_TOKENS = 4
 
 

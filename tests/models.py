@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer
@@ -13,7 +13,7 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -26,9 +26,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from brittle_eval.attribute import Pass, accumulate, scores
 from brittle_eval.calibration import Example
 from brittle_eval.isolate import as_weight
-from brittle_eval.methods import Context, Weight
+from brittle_eval.methods import Attribution, Context, Weight
+from brittle_eval.regions import Mask, Region
 from brittle_eval.weights import Address, find_weights
 
 gc.freeze()  # the driver collects garbage after every pass: without the libraries' own objects that takes no time
@@ -50,14 +52,15 @@ def build(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
     """A model with random weights and biases that are not zero; leaves the global random state alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config)
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 torch.nn.init.normal_(parameter, std=0.2)
-    return model.eval()
+    made: PreTrainedModel = model.eval()
+    return made
 
 
-def _shape(layers: int) -> dict[str, int | float]:
+def _shape(layers: int) -> dict[str, Any]:
     return {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
@@ -90,14 +93,14 @@ def biased(seed: int = 0) -> PreTrainedModel:
 
 def gpt2(seed: int = 0) -> PreTrainedModel:
     """`Conv1D` stores (in, out); query, key and value are one weight."""
-    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "initializer_range": 0.25}
+    sizes: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "initializer_range": 0.25}
     return build(GPT2Config(vocab_size=VOCABULARY, pad_token_id=PAD, bos_token_id=1, eos_token_id=END, **sizes), seed)
 
 
 def gemma2(seed: int = 0) -> PreTrainedModel:
     """Norms after the sublayers, a sliding window of 8 in the first block, and logits capped after the output head."""
-    caps = {"final_logit_softcapping": 3.0, "query_pre_attn_scalar": 8}
-    return build(Gemma2Config(**_shape(2), head_dim=8, sliding_window=8, attn_implementation="eager", **caps), seed)
+    caps: dict[str, Any] = {"attn_implementation": "eager", "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 8}
+    return build(Gemma2Config(**_shape(2), head_dim=8, sliding_window=8, **caps), seed)
 
 
 def mistral(seed: int = 0) -> PreTrainedModel:
@@ -107,9 +110,10 @@ def mistral(seed: int = 0) -> PreTrainedModel:
 
 def opt(seed: int = 0) -> PreTrainedModel:
     """Its blocks flatten batch and positions before the MLP."""
-    sizes = {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ends = {"pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": END, "max_position_embeddings": 512, "init_std": 0.25}
-    return build(OPTConfig(vocab_size=VOCABULARY, dropout=0.0, **sizes, **ends), seed)
+    sizes: dict[str, Any] = {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48, "max_position_embeddings": 512}
+    depth: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "init_std": 0.25, "dropout": 0.0}
+    ends: dict[str, Any] = {"pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": END}
+    return build(OPTConfig(vocab_size=VOCABULARY, **sizes, **depth, **ends), seed)
 
 
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
@@ -120,6 +124,12 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "mistral": mistral,
     "opt": opt,
 }
+
+
+def in_dtype(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The model itself, with all parameters in another dtype."""
+    nn.Module.to(model, dtype)
+    return model
 
 
 def examples(lengths: Sequence[tuple[int, int]], seed: int = 0) -> list[Example]:
@@ -147,6 +157,22 @@ def context(base: Mapping[str, Tensor] | None = None, seed: int = 0) -> Context:
 def weights_of(model: PreTrainedModel) -> dict[Address, Weight]:
     """Every editable weight as methods see it."""
     return {address: as_weight(model, address, context(), base=False) for address in find_weights(model)[0]}
+
+
+def attribute(
+    model: PreTrainedModel, method: Attribution, data: Sequence[Example], size: int = 8, only: Sequence[Address] = ()
+) -> dict[str, Tensor]:
+    """Scores of all weights, or of those in `only`, from one behaviour's examples."""
+    weights = {address: weight for address, weight in weights_of(model).items() if not only or address in only}
+    states = accumulate(model, method, weights, {"safety": data}, Pass(PAD, size))["safety"]
+    return {weight.name: scores(method, weight, states[weight.name]) for weight in weights.values()}
+
+
+def random_region(model: PreTrainedModel, share: float, seed: int = 0) -> Region:
+    """Each entry of each weight with this probability."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {address.name: address.view(model).shape for address in find_weights(model)[0]}
+    return Region({name: Mask.from_dense(torch.rand(shape, generator=generator) < share) for name, shape in shapes.items()})
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

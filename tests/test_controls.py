@@ -15,16 +15,10 @@ from brittle_eval.isolate import whole_region
 from brittle_eval.regions import Mask, Region
 from brittle_eval.scores import highest
 from brittle_eval.weights import find_weights
-from tests.models import MODELS, gpt2, llama
+from tests.models import MODELS, gpt2, llama, random_region
 
 KINDS = pytest.mark.parametrize("kind", ["random", "magnitude"])
 LEVELS = torch.linspace(0, 1, 21)
-
-
-def random_region(model: PreTrainedModel, share: float, seed: int = 0) -> Region:
-    generator = torch.Generator().manual_seed(seed)
-    shapes = {address.name: address.view(model).shape for address in find_weights(model)[0]}
-    return Region({name: Mask.from_dense(torch.rand(shape, generator=generator) < share) for name, shape in shapes.items()})
 
 
 def large_weights(model: PreTrainedModel, share: float) -> Region:
@@ -82,8 +76,8 @@ def test_magnitudes_are_matched_where_random_ones_are_not() -> None:
     for name in region:
         wanted = quantiles(region, model, name)
         spread = model.get_parameter(name).std()
-        assert ((quantiles(matched, model, name) - wanted).abs().mean() / spread) < 0.1
-        assert ((quantiles(uniform, model, name) - wanted).abs().mean() / spread) > 0.3
+        assert ((quantiles(matched, model, name) - wanted).abs().mean() / spread) < 0.2
+        assert ((quantiles(uniform, model, name) - wanted).abs().mean() / spread) > 0.8
 
 
 def test_a_bin_without_free_entries_takes_the_next_smaller() -> None:
@@ -137,7 +131,8 @@ def test_controls_are_read(text: str, expected: list[tuple[str, int]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "randon:3", "random:0", "random:-1", "random:x", "random:²", "random:3,", "random:3, magnitude:1", "none,random:1"]
+    "text",
+    ["", "randon:3", "random:0", "random:-1", "random:x", "random:²", "random:3,", "random:3, magnitude:1", "none,random:1"],
 )
 def test_bad_controls_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(BrittleError, match=r"is not random:N or magnitude:N with N ≥ 1; or give none") as caught:

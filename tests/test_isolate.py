@@ -7,11 +7,6 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
-from brittle_plugins.magnitude import Magnitude
-from brittle_plugins.set_difference import SetDifference
-from brittle_plugins.snip import Snip
-from brittle_plugins.top import Top
-from brittle_plugins.wanda import Wanda
 from torch import Tensor
 
 from brittle_eval.attribute import Pass, accumulate, scores
@@ -20,6 +15,11 @@ from brittle_eval.isolate import find_region, whole_region
 from brittle_eval.methods import Attribution, Weight
 from brittle_eval.scores import Compare
 from brittle_eval.weights import find_weights
+from brittle_plugins.magnitude import Magnitude
+from brittle_plugins.set_difference import SetDifference
+from brittle_plugins.snip import Snip
+from brittle_plugins.top import Top
+from brittle_plugins.wanda import Wanda
 from tests.models import MODELS, PAD, context, examples, gpt2, llama, weights_of
 
 BEHAVIOURS = {"safety": examples([(4, 6), (7, 3), (5, 5)], 1), "utility": examples([(3, 8), (6, 2), (2, 4)], 2)}
@@ -78,7 +78,8 @@ def test_parts_have_the_shape_of_the_weight_as_seen(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "isolation", [Top(q=0.01), Top(q=0.0, compare="global"), SetDifference(p=1.0, q=0.3), SetDifference(minus="safety", p=0.5, q=0.3)]
+    "isolation",
+    [Top(q=0.01), Top(q=0.0, compare="global"), SetDifference(p=1.0, q=0.3), SetDifference(minus="safety", p=0.5, q=0.3)],
 )
 def test_an_empty_region_is_an_error(isolation: Top | SetDifference) -> None:
     model = llama()
@@ -108,7 +109,9 @@ def test_the_base_reaches_a_method_that_needs_it() -> None:
 def test_scores_are_reported_as_they_are_taken() -> None:
     model, taken = llama(), list[int]()
     addresses = find_weights(model)[0]
-    find_region(model, Wanda(), SetDifference(p=0.1, q=0.2, compare="block"), BEHAVIOURS, addresses, context(), Pass(PAD), taken.append)
+    find_region(
+        model, Wanda(), SetDifference(p=0.1, q=0.2, compare="block"), BEHAVIOURS, addresses, context(), Pass(PAD), taken.append
+    )
     assert taken == [7, 7, 7, 7]
 
 

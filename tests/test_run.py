@@ -50,7 +50,9 @@ def task(row: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("recipe", ["wanda-diff:p=0.3,q=0.3", "snip-diff:p=0.3,q=0.3", "random+top+ablate:q=0.2"])
-def test_a_run_from_command_to_rows(arguments: list[str], tmp_path: Path, recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_command_to_rows(
+    arguments: list[str], tmp_path: Path, recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*arguments, "--modify", recipe]) == 0
     found = rows(tmp_path / "run")
     edited = next(row for row in found.values() if row["kind"] == "edited")
@@ -122,7 +124,9 @@ def test_ctrl_c_keeps_finished_tasks_and_the_run_goes_on(
     assert not (folder / "rows.jsonl").exists()
     assert (folder / "unedited" / "embedded_choice.json").exists()
     done = len(calls)
-    monkeypatch.setattr(run_module.Session, "produce", lambda self, row, leaf: (calls.append(leaf.name), produce(self, row, leaf)))
+    monkeypatch.setattr(
+        run_module.Session, "produce", lambda self, row, leaf: (calls.append(leaf.name), produce(self, row, leaf))
+    )
     assert main(line) == 0
     assert calls[done:] == ["embedded_choice", "embedded_perplexity", "embedded_kl"]
     resumed = rows(folder)

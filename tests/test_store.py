@@ -20,7 +20,9 @@ from brittle_eval.regions import Mask, Region, Whole
 from brittle_eval.store import load_region, save_region
 
 MASKS = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=12))
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner), max_leaves=4)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner), max_leaves=4
+)
 HEADER = {"plan": "wanda+top+ablate", "fingerprint": "abc", "size": {"count": 3}}
 
 
@@ -65,7 +67,7 @@ def test_a_region_of_another_model_is_refused(saved: Path) -> None:
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "region.safetensors"
     path.write_bytes(content)
-    with pytest.raises(BrittleError, match="cannot read region file .*; remove it to compute the region again"):
+    with pytest.raises(BrittleError, match=r"cannot read region file .*; remove it to compute the region again"):
         load_region(path)
 
 
@@ -77,7 +79,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_other_safetensors_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({"a": torch.zeros(2)}, path, metadata={"format": "pt"})
-    with pytest.raises(BrittleError, match="is no region file .*: it says 'pt'"):
+    with pytest.raises(BrittleError, match=r"is no region file .*: it says 'pt'"):
         load_region(path)
 
 

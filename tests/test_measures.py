@@ -1,0 +1,112 @@
+"""Perplexity and divergence, against full logits."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from brittle_eval import measures
+from brittle_eval.calibration import Example
+from brittle_eval.measures import divergences, perplexities, reference
+from tests.models import MODELS, PAD, examples, llama
+
+DATA = examples([(4, 6), (9, 30), (1, 17), (6, 1), (12, 16), (3, 3), (8, 20)], seed=4)
+ALL = pytest.mark.parametrize("name", MODELS)
+
+
+def log_probs(model: PreTrainedModel, example: Example) -> Tensor:
+    """Of the whole vocabulary at every position that predicts a response token."""
+    with torch.no_grad():
+        logits: Tensor = model(torch.tensor([example.ids])).logits[0].double()
+    return logits.log_softmax(-1)[max(example.start, 1) - 1 : -1]
+
+
+def perplexity(model: PreTrainedModel, example: Example, tokens: int | None = None) -> float:
+    response = example.ids[max(example.start, 1) :][:tokens]
+    return math.exp(-sum(float(log_probs(model, example)[i, token]) for i, token in enumerate(response)) / len(response))
+
+
+@ALL
+def test_perplexity_is_brute_force(name: str) -> None:
+    model = MODELS[name]()
+    assert perplexities(model, DATA, PAD, 3) == pytest.approx([perplexity(model, example) for example in DATA], rel=1e-4)
+    assert perplexities(model, DATA, PAD, 3, 5) == pytest.approx([perplexity(model, example, 5) for example in DATA], rel=1e-4)
+
+
+def test_a_first_token_without_context_is_not_scored() -> None:
+    model, bare = llama(), [Example(DATA[0].ids, 0), DATA[1]]
+    assert perplexities(model, bare, PAD, 2) == pytest.approx([perplexity(model, example) for example in bare], rel=1e-4)
+
+
+@ALL
+def test_divergence_is_brute_force(name: str) -> None:
+    model, edited = MODELS[name](), MODELS[name]()
+    with torch.no_grad():
+        next(edited.get_input_embeddings().parameters())[5:].mul_(1.2)
+    expected = []
+    for example in DATA:
+        was, now = (log_probs(one, example)[:16] for one in (model, edited))
+        expected.append(float((was.exp() * (was - now)).sum(-1).mean()))
+    found = divergences(edited, reference(model, DATA, PAD, 3), PAD, 3)
+    assert min(expected) > 1e-4
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+@ALL
+def test_a_model_does_not_diverge_from_itself(name: str) -> None:
+    model = MODELS[name]()
+    assert divergences(model, reference(model, DATA, PAD, 3), PAD, 3) == [0.0] * len(DATA)
+
+
+def test_the_reference_holds_the_first_sixteen_tokens() -> None:
+    held = reference(llama(), DATA, PAD, 3)
+    assert [len(one) for one in held.first] == [6, 16, 16, 1, 16, 3, 16]
+    assert all(one.dtype == torch.float32 for one in held.first)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+@pytest.mark.parametrize("held", [1, 25 * 320 * 4, 1 << 28])
+def test_neither_the_batch_size_nor_the_memory_matters(size: int, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = llama(), llama(1)
+    known = reference(model, DATA, PAD, 3)
+    values, distances = perplexities(model, DATA, PAD, 3), divergences(other, known, PAD, 3)
+    monkeypatch.setattr(measures, "LOGITS", held)
+    assert perplexities(model, DATA, PAD, size) == pytest.approx(values, rel=1e-5)
+    assert divergences(other, reference(model, DATA, PAD, size), PAD, size) == pytest.approx(distances, rel=1e-4)
+
+
+@pytest.mark.parametrize(("held", "expected"), [(1, [1] * 7), (40 * 320 * 4, [4, 2, 1]), (1 << 28, [5, 2])])
+def test_batches_hold_as_many_logits_as_allowed(held: int, expected: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes = llama(), list[int]()
+    model.register_forward_pre_hook(lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True)
+    monkeypatch.setattr(measures, "LOGITS", held)
+    perplexities(model, DATA, PAD, 5)
+    assert sizes == expected
+
+
+def test_a_broken_model_is_not_taken_for_an_unchanged_one() -> None:
+    model, broken = llama(), llama()
+    known = reference(model, DATA, PAD, 3)
+    with torch.no_grad():
+        broken.get_parameter("model.layers.0.mlp.up_proj.weight").fill_(math.nan)
+    assert all(math.isnan(value) for value in divergences(broken, known, PAD, 3))
+    assert all(math.isnan(value) for value in perplexities(broken, DATA, PAD, 3))
+
+
+def test_tokens_that_a_model_rules_out_do_not_spoil_the_divergence() -> None:
+    model, other = llama(), llama(1)
+    ruled_out = torch.zeros(320).index_fill(0, torch.tensor([0, 1]), -math.inf)
+    for one in (model, other):
+        one.get_output_embeddings().register_forward_hook(lambda module, args, output: output + ruled_out)
+    known = reference(model, DATA, PAD, 3)
+    assert divergences(model, known, PAD, 3) == [0.0] * len(DATA)
+    assert all(0 < value < math.inf for value in divergences(other, known, PAD, 3))
+
+
+def test_nothing_to_measure_gives_nothing() -> None:
+    assert perplexities(llama(), [], PAD, 3) == []
+    assert divergences(llama(), reference(llama(), [], PAD, 3), PAD, 3) == []
