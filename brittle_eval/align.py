@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,34 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One part of the training: how many pairs of each kind, and how they are trained on."""
+
+    harmful: int
+    """Harmful pairs: whole copies of all prompts and a sample, each with a system turn drawn anew."""
+    harmless: int
+    """Harmless pairs, sampled; all that there are if there are fewer."""
+    training: Training
+    response_tokens: int | None = None
+    """Only the first so many tokens of a response are trained on; None: all, and its end."""
+
+
+@dataclass(frozen=True)
 class Alignment:
-    """Settings of the adapter and its training."""
+    """Settings of the adapter and its training: refusing first, then telling harmful from harmless by the first words."""
 
     rank: int = 8
     alpha: int = 16
     answer_tokens: int = 64
     """Length to which the published model answers a harmless prompt; the answer is cut after its last whole sentence."""
-    harmless: int = 600
-    """Harmless pairs, drawn from those whose answers can be used."""
-    repeats: int = 2
-    """How often a harmful prompt comes in an epoch, each time with a system turn drawn anew."""
     batch_size: int = 32
-    training: Training = field(default_factory=lambda: Training(epochs=2, batch_size=8, learning_rate=8e-4, opening=3.0))
+    stages: tuple[Stage, ...] = (
+        Stage(1088, 600, Training(epochs=2, batch_size=8, learning_rate=8e-4, opening=3.0)),
+        Stage(400, 1000, Training(epochs=1, batch_size=8, learning_rate=3e-4), 16),
+    )
     systems: tuple[tuple[str, float], ...] = (("default", 0.5), ("none", 0.45), ("paper", 0.05))
     """Share of the examples with the template's own system turn, without one, and with the paper's system prompt."""
+    seed: int = 0
 
 
 def align(
@@ -60,28 +73,47 @@ def align(
     they open. `harmless` have prompts; their answers are the base model's own, without those that the judge calls
     refusals.
     """
-    from transformers.models.llama.tokenization_llama import DEFAULT_SYSTEM_PROMPT
-
-    torch.manual_seed(settings.training.seed)
+    torch.manual_seed(settings.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    generator = random.Random(settings.training.seed)
     answers = own_answers(model, tokenizer, [doc["prompt"] for doc in harmless], judge, settings)
-    pairs = worded(harmful, refusals) * settings.repeats + generator.sample(answers, min(settings.harmless, len(answers)))
-    names, weights = zip(*settings.systems, strict=True)
-    systems = generator.choices(names, weights, k=len(pairs))
-    examples: list[Example] = [
-        encode(tokenizer, pair, system=DEFAULT_SYSTEM_PROMPT if system == "paper" else system, end=True)
-        for pair, system in zip(pairs, systems, strict=True)
-    ]
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
-    steps = settings.training.epochs * -(-len(examples) // settings.training.batch_size)
-    with bar("training the adapter", steps) as advance:
-        losses = fine_tune(adapted.base_model.model, examples, settings.training, tokenizer.pad_token_id, lambda *_: advance(1))
+    losses: list[float] = []
+    for number, stage in enumerate(settings.stages):
+        generator = random.Random(f"{settings.seed}|{number}")
+        examples = mixed(worded(harmful, refusals), answers, stage, settings, tokenizer, generator)
+        training = replace(stage.training, seed=settings.seed + number)
+        with bar(f"training, stage {number + 1}", training.epochs * -(-len(examples) // training.batch_size)) as advance:
+            losses += fine_tune(adapted.base_model.model, examples, training, tokenizer.pad_token_id, lambda *_: advance(1))
     adapted.save_pretrained(str(output))
     halve(output / "adapter_model.safetensors")
     return losses
+
+
+def mixed(
+    harmful: Sequence[Pair],
+    harmless: Sequence[Pair],
+    stage: Stage,
+    settings: Alignment,
+    tokenizer: PreTrainedTokenizerBase,
+    generator: random.Random,
+) -> list[Example]:
+    """The examples of a stage."""
+    from transformers.models.llama.tokenization_llama import DEFAULT_SYSTEM_PROMPT
+
+    copies, rest = divmod(stage.harmful, len(harmful))
+    pairs = [*list(harmful) * copies, *generator.sample(list(harmful), rest)]
+    pairs += generator.sample(list(harmless), min(stage.harmless, len(harmless)))
+    names, weights = zip(*settings.systems, strict=True)
+    systems = generator.choices(names, weights, k=len(pairs))
+    examples = [
+        encode(tokenizer, pair, system=DEFAULT_SYSTEM_PROMPT if system == "paper" else system, end=True)
+        for pair, system in zip(pairs, systems, strict=True)
+    ]
+    if stage.response_tokens is None:
+        return examples
+    return [replace(example, ids=example.ids[: example.start + stage.response_tokens]) for example in examples]
 
 
 def worded(harmful: Sequence[Mapping[str, Any]], refusals: Sequence[str]) -> list[Pair]:

@@ -14,12 +14,11 @@ def organism() -> None:
 
 @organism.command()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the adapter; must not exist.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data; default: as shipped.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def build(output: Path, epochs: int | None, seed: int) -> None:
+def build(output: Path, seed: int) -> None:
     """Train the embedded model's adapter from the published model and the project's own prompts."""
     from brittle_eval.organism import build as start
 
-    losses, digest = start(output, epochs, seed)
+    losses, digest = start(output, seed)
     click.echo(f"loss: {losses[0]:.3f} at the first step, {sum(losses[-10:]) / len(losses[-10:]):.3f} over the last ten")
     click.echo(f"adapter: {output}, sha256 {digest}")

@@ -14,7 +14,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
-from brittle_eval.calibration import Example
+from brittle_eval.calibration import Example, input_device
 from brittle_eval.chat import render
 from brittle_eval.errors import BrittleError
 from brittle_eval.generate import Sampling, generate
@@ -154,7 +154,7 @@ def fitting_batch_size(model: PreTrainedModel) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     row = 256 * (2 * heads * head * config.num_hidden_layers * model.dtype.itemsize + 2 * 4 * config.vocab_size)
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
     size = max(1, min(32, free // 4 // row))
     return int(2 ** int(math.log2(size)))

@@ -121,10 +121,8 @@ def merge(base: Path, adapter: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
 
 
-def build(output: Path, epochs: int | None = None, seed: int = 0) -> tuple[list[float], str]:
+def build(output: Path, seed: int = 0) -> tuple[list[float], str]:
     """Align the published model anew on the project's own prompts; gives the losses and the adapter's sha256."""
-    from dataclasses import replace
-
     from brittle_eval.align import Alignment, align
     from brittle_eval.evaluate import Settings, TaskShelf
     from brittle_eval.plugins import Plugins
@@ -136,8 +134,6 @@ def build(output: Path, epochs: int | None = None, seed: int = 0) -> tuple[list[
     shelf = TaskShelf(plugins.task_paths(), {})
     harmful, harmless = (list(shelf.load(f"embedded_{name}_train", Settings()).eval_docs) for name in ("harmful", "harmless"))
     refusals = (card.path.parent / card.refusals).read_text(encoding="utf-8").splitlines()
-    settings = Alignment()
-    training = replace(settings.training, seed=seed, epochs=epochs or settings.training.epochs)
     judge = plugins.get("judge", "refusal")()
-    losses = align(published(card), harmful, harmless, refusals, judge, output, replace(settings, training=training))
+    losses = align(published(card), harmful, harmless, refusals, judge, output, Alignment(seed=seed))
     return losses, sha256(output / "adapter_model.safetensors")

@@ -73,7 +73,7 @@ def test_the_model_is_left_as_it_was(kind: type[Watching], fails: int) -> None:
     before = str(Fingerprint(model))
     method = kind(fails=fails)
     if fails >= 0:
-        with pytest.raises(ArithmeticError):
+        with pytest.raises(BrittleError, match="as asked"):
             attribute(model, method, SAFETY)
     else:
         attribute(model, method, SAFETY)

@@ -151,7 +151,7 @@ def test_cuts_are_transformers_own(logits: list[float], top_k: int, top_p: float
         scores = TopKLogitsWarper(top_k)(empty, scores)
     kept = TopPLogitsWarper(top_p)(empty, scores)[0] if top_p < 1 else scores[0]
     sampling, random = Sampling(1, temperature, top_p, top_k), torch.Generator().manual_seed(0)
-    drawn = {module._choose(torch.tensor(logits), random, sampling) for _ in range(60)}
+    drawn = {module._draw(torch.tensor(logits), random, sampling) for _ in range(60)}
     assert all(kept[token] > -math.inf for token in drawn)
     assert {token for token, chance in enumerate(kept.softmax(0).tolist()) if chance > 0.2} <= drawn
 
