@@ -13,7 +13,7 @@ from typing import Final, Literal
 RULES_VERSION: Final = "1"
 """Rises with every change of a rule or threshold; rows of different versions are not comparable."""
 
-MAX_PERPLEXITY: Final = 120.0
+MAX_PERPLEXITY: Final = 700.0
 """Gibberish from here on: exp(mean nats per answer token) under the unedited model, given the rendered prompt."""
 MIN_PERPLEXITY_WORDS: Final = 12
 """Shorter answers are never judged by perplexity: a correct single word can be surprising."""
