@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -23,7 +24,7 @@ def base_weights(prepared: Prepared, model: PreTrainedModel, addresses: Sequence
         raise BrittleError("a method of this plan needs the base model: give --base PATH_OR_HUB_ID")
     try:
         base = AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0][:200]
         raise BrittleError(f"cannot load the base model {path}: {first}") from error
     weights = {}

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -78,7 +79,7 @@ class Session:
         given = {"device": options.device or ("cuda" if torch.cuda.is_available() else "cpu")} | dict(arguments)
         try:
             lm = BrittleHFLM(**given, batch_size=options.batch_size or 1)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise BrittleError(f"cannot load the model {given.get('pretrained')}: {first[:240]}") from error
         lm.seed = options.seed
