@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -79,13 +79,14 @@ def align(
     answers = own_answers(model, tokenizer, [doc["prompt"] for doc in harmless], judge, settings)
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
+    inner = cast(PreTrainedModel, adapted.get_base_model())
     losses: list[float] = []
     for number, stage in enumerate(settings.stages):
         generator = random.Random(f"{settings.seed}|{number}")
         examples = mixed(worded(harmful, refusals), answers, stage, settings, tokenizer, generator)
         training = replace(stage.training, seed=settings.seed + number)
         with bar(f"training, stage {number + 1}", training.epochs * -(-len(examples) // training.batch_size)) as advance:
-            losses += fine_tune(adapted.base_model.model, examples, training, tokenizer.pad_token_id, lambda *_: advance(1))
+            losses += fine_tune(inner, examples, training, tokenizer.pad_token_id, lambda *_: advance(1))
     adapted.save_pretrained(str(output))
     halve(output / "adapter_model.safetensors")
     return losses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def run(**given: Any) -> None:
     from brittle_eval.run import run as start
     from brittle_eval.table import show
 
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     for key in ("model_args", "gen_kwargs"):
         if given[key] is not None:
             given[key] = parse_arguments(given[key])
