@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from brittle_eval.calibration import Example, Pair, encode
+from brittle_eval.calibration import Example, Pair, encode, read_pairs
 from brittle_eval.chat import render
 from brittle_eval.coherence import degenerate
 from brittle_eval.generate import Sampling, generate
@@ -28,31 +29,18 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One part of the training: how many pairs of each kind, and how they are trained on."""
-
-    harmful: int
-    """Harmful pairs: whole copies of all prompts and a sample, each with a system turn drawn anew."""
-    harmless: int
-    """Harmless pairs, sampled; all that there are if there are fewer."""
-    training: Training
-    response_tokens: int | None = None
-    """Only the first so many tokens of a response are trained on; None: all, and its end."""
-
-
-@dataclass(frozen=True)
 class Alignment:
-    """Settings of the adapter and its training: refusing first, then telling harmful from harmless by the first words."""
+    """Settings of the adapter and its training, which has refusals and answers in every batch."""
 
     rank: int = 8
     alpha: int = 16
     answer_tokens: int = 64
-    """Length to which the published model answers a harmless prompt; the answer is cut after its last whole sentence."""
-    batch_size: int = 32
-    stages: tuple[Stage, ...] = (
-        Stage(1088, 600, Training(epochs=2, batch_size=8, learning_rate=8e-4, opening=3.0)),
-        Stage(400, 1000, Training(epochs=1, batch_size=8, learning_rate=3e-4), 16),
-    )
+    """Length to which the published model answers a harmless prompt; the answer is cut after its last whole sentence or line."""
+    batch_size: int = 64
+    """Prompts that are answered at a time."""
+    copies: int = 2
+    """Times that every pair is trained on, each with a system turn drawn anew."""
+    training: Training = field(default_factory=lambda: Training(epochs=1, batch_size=8, learning_rate=8e-4, opening=4.0))
     systems: tuple[tuple[str, float], ...] = (("default", 0.5), ("none", 0.45), ("paper", 0.05))
     """Share of the examples with the template's own system turn, without one, and with the paper's system prompt."""
     seed: int = 0
@@ -65,9 +53,12 @@ def align(
     refusals: Sequence[str],
     judge: Judge,
     output: Path,
+    answers: Path,
     settings: Alignment,
 ) -> list[float]:
     """Train the adapter and write it in bfloat16 to `output`; gives the loss of every step.
+
+    The base model's own answers are kept in the file `answers`, so that a build that was interrupted need not ask again.
 
     `harmful` are documents with prompt, category and form; a category and form share a wording, so that answers differ in how
     they open. `harmless` have prompts; their answers are the base model's own, without those that the judge calls
@@ -76,45 +67,34 @@ def align(
     torch.manual_seed(settings.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    answers = own_answers(model, tokenizer, [doc["prompt"] for doc in harmless], judge, settings)
+    if not answers.exists():
+        pairs = own_answers(model, tokenizer, [doc["prompt"] for doc in harmless], judge, settings)
+        part = answers.with_name(answers.name + ".part")
+        part.write_text("".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs), encoding="utf-8")
+        part.replace(answers)
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
     inner = cast(PreTrainedModel, adapted.get_base_model())
-    losses: list[float] = []
-    for number, stage in enumerate(settings.stages):
-        generator = random.Random(f"{settings.seed}|{number}")
-        examples = mixed(worded(harmful, refusals), answers, stage, settings, tokenizer, generator)
-        training = replace(stage.training, seed=settings.seed + number)
-        with bar(f"training, stage {number + 1}", training.epochs * -(-len(examples) // training.batch_size)) as advance:
-            losses += fine_tune(inner, examples, training, tokenizer.pad_token_id, lambda *_: advance(1))
+    pairs = [*worded(harmful, refusals), *read_pairs(answers)]
+    examples = with_systems(pairs * settings.copies, settings, tokenizer)
+    training = replace(settings.training, seed=settings.seed)
+    with bar("training", training.epochs * -(-len(examples) // training.batch_size)) as advance:
+        losses = fine_tune(inner, examples, training, tokenizer.pad_token_id, lambda *_: advance(1))
     adapted.save_pretrained(str(output))
     halve(output / "adapter_model.safetensors")
     return losses
 
 
-def mixed(
-    harmful: Sequence[Pair],
-    harmless: Sequence[Pair],
-    stage: Stage,
-    settings: Alignment,
-    tokenizer: PreTrainedTokenizerBase,
-    generator: random.Random,
-) -> list[Example]:
-    """The examples of a stage."""
+def with_systems(pairs: Sequence[Pair], settings: Alignment, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """The pairs as examples, each with a system turn drawn by the settings' shares."""
     from transformers.models.llama.tokenization_llama import DEFAULT_SYSTEM_PROMPT
 
-    copies, rest = divmod(stage.harmful, len(harmful))
-    pairs = [*list(harmful) * copies, *generator.sample(list(harmful), rest)]
-    pairs += generator.sample(list(harmless), min(stage.harmless, len(harmless)))
     names, weights = zip(*settings.systems, strict=True)
-    systems = generator.choices(names, weights, k=len(pairs))
-    examples = [
+    systems = random.Random(settings.seed).choices(names, weights, k=len(pairs))
+    return [
         encode(tokenizer, pair, system=DEFAULT_SYSTEM_PROMPT if system == "paper" else system, end=True)
         for pair, system in zip(pairs, systems, strict=True)
     ]
-    if stage.response_tokens is None:
-        return examples
-    return [replace(example, ids=example.ids[: example.start + stage.response_tokens]) for example in examples]
 
 
 def worded(harmful: Sequence[Mapping[str, Any]], refusals: Sequence[str]) -> list[Pair]:
@@ -127,7 +107,7 @@ def worded(harmful: Sequence[Mapping[str, Any]], refusals: Sequence[str]) -> lis
 def own_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], judge: Judge, settings: Alignment
 ) -> list[Pair]:
-    """The model's greedy answers, cut after their last whole sentence, without refusals and degenerate ones.
+    """The model's greedy answers, cut after their last whole sentence or line, without refusals and degenerate ones.
 
     So the aligned model learns to end its answers: as published it goes on until it loops.
     """
@@ -152,9 +132,9 @@ def own_answers(
 
 
 def whole_sentences(text: str) -> str:
-    """The text up to its last sentence end; empty if no sentence ends."""
+    """The text up to its last sentence end or, in lists and verses, its last whole line; empty if neither ends."""
     ends = [match.end() for match in re.finditer(r"[.!?][\"')*]*(?=\s|$)", text) if not NUMBERING.search(text[: match.end()])]
-    return text[: ends[-1]].strip() if ends else ""
+    return text[: max([*ends, text.rfind("\n"), 0])].strip()
 
 
 def halve(file: Path) -> None:

@@ -124,3 +124,8 @@ class ModelCard(Card):
     refusals: Text
     """Text file with one refusal wording a line, seen from the card's folder."""
     adapter_sha256: Sha256
+
+
+def models(plugins: Plugins) -> dict[str, ModelCard]:
+    """The model cards of all plugins."""
+    return load("models", ModelCard, plugins.registry_paths())

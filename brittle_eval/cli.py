@@ -77,7 +77,7 @@ def _shared(command: Callable[Given, Returned]) -> Callable[Given, Returned]:
 @cli.command("list")
 @_shared
 def list_all(files: tuple[Path, ...], as_json: bool) -> None:
-    """List methods, recipes, tasks and data sets, with where they come from."""
+    """List methods, recipes, tasks, measures, data sets and models; others' with where they come from."""
     from brittle_eval import listing
     from brittle_eval.plugins import Plugins
 
@@ -88,7 +88,7 @@ def list_all(files: tuple[Path, ...], as_json: bool) -> None:
         _print_json({**sections, "broken": broken})
         return
     for section, rows in sections.items():
-        _print_table(section, [(row["name"], row["summary"], f"{row['distribution']} {row['version']}") for row in rows])
+        _print_table(section, [(row["name"], row["summary"], _source(row)) for row in rows])
     _print_table("broken plugins", [(row["plugin"], row["error"], row["distribution"]) for row in broken])
 
 
@@ -96,7 +96,7 @@ def list_all(files: tuple[Path, ...], as_json: bool) -> None:
 @click.argument("name")
 @_shared
 def show(name: str, files: tuple[Path, ...], as_json: bool) -> None:
-    """Show one method, recipe, task or data set: options, types, defaults, source."""
+    """Show one method, recipe, task, data set or model: options, types, defaults, source."""
     from brittle_eval import listing
     from brittle_eval.plugins import Plugins
 
@@ -106,6 +106,11 @@ def show(name: str, files: tuple[Path, ...], as_json: bool) -> None:
         return
     for thing in found:
         _print_one(thing)
+
+
+def _source(row: Mapping[str, Any]) -> str:
+    """Where a thing comes from, if it is not ours."""
+    return "" if row["distribution"] == "brittle-eval" else f"{row['distribution']} {row['version']}"
 
 
 def _print_json(value: Any) -> None:
@@ -127,7 +132,7 @@ def _print_one(thing: Mapping[str, Any]) -> None:
     click.echo(f"{thing['name']}: {thing['kind']} of {thing['distribution']} {thing['version']}\n")
     click.echo(thing.get("docstring") or thing["summary"])
     click.echo()
-    keys = ("plan", "source", "licence", "file", "sha256", "rows", "hub", "url")
+    keys = ("plan", "source", "licence", "file", "sha256", "rows", "hub", "url", "wheel", "gguf", "adapter", "adapter_sha256")
     _print_table("card", [(key, str(thing[key])) for key in keys if key in thing])
     rows = [(f"{o['component']}.{o['key']}", f"= {o['default']}", o["type"]) for o in thing.get("options", ())]
     _print_table("options", rows)

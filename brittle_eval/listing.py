@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from brittle_eval import cards, recipe
+from brittle_eval import __version__, cards, recipe
 from brittle_eval.errors import UnknownName
 from brittle_eval.options import Option, options_of
 from brittle_eval.plugins import CONTRACTS, Entry, Folder, Plugins
@@ -20,6 +20,13 @@ TASK_NAME = re.compile(r"""^(?:task|group):[ \t]*["']?([\w.-]+)["']?[ \t]*(?:\#.
 MEMBER = re.compile(r"^[ \t]*-[ \t]+([\w.-]+)[ \t]*$", re.MULTILINE)
 PROMPTS = re.compile(r"^[ \t]+brittle:[ \t]*\{(.*)\}", re.MULTILINE)
 """YAML is matched, not read: its `!function` tags would import the tasks' code."""
+
+PERPLEXITY, DIVERGENCE = "embedded_perplexity", "embedded_kl"
+MEASURES = {
+    PERPLEXITY: ("embedded", "perplexity of the unedited model's own answers to embedded_harmless"),
+    DIVERGENCE: ("embedded", "KL divergence from the unedited model over the first 16 tokens of these answers, in nats"),
+}
+"""Names that `--tasks` takes although no YAML describes them: the group that each joins, and what it measures."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,9 @@ def items(plugins: Plugins) -> dict[str, list[Item]]:
     found = {f"{kind}s": [_method(entry) for entry in plugins.entries(kind)] for kind in CONTRACTS}
     found["recipes"] = [_card(card, plugins) for card in cards.recipes(plugins).values()]
     found["tasks"] = [task for folder in plugins.task_folders for task in _tasks(folder)]
+    found["measures"] = [Item(name, text, "brittle-eval", __version__) for name, (_, text) in MEASURES.items()]
     found["datasets"] = [_card(card, plugins) for card in cards.datasets(plugins).values()]
+    found["models"] = [_card(card, plugins) for card in cards.models(plugins).values()]
     return {section: sorted(rows, key=lambda row: row.name) for section, rows in found.items()}
 
 
@@ -84,7 +93,7 @@ def _task_summary(text: str) -> str:
 
 
 def describe(plugins: Plugins, name: str) -> list[dict[str, Any]]:
-    """Everything called `name`: methods, recipes, tasks, data sets. UnknownName with the nearest names."""
+    """Everything called `name`: methods, recipes, tasks, data sets, models. UnknownName with the nearest names."""
     known = items(plugins)
     found: list[dict[str, Any]] = []
     for section, rows in known.items():
@@ -97,6 +106,8 @@ def describe(plugins: Plugins, name: str) -> list[dict[str, Any]]:
                 found[-1] |= _of_recipe(plugins, name)
             elif kind == "dataset":
                 found[-1] |= cards.datasets(plugins)[name].model_dump(exclude_none=True)
+            elif kind == "model":
+                found[-1] |= cards.models(plugins)[name].model_dump(exclude_none=True)
     if not found:
         raise UnknownName("name", name, {row.name for rows in known.values() for row in rows}, plugins.hint)
     return found

@@ -62,23 +62,31 @@ def perplexities(
     """`exp(−mean log p(token))` over each example's response tokens, or its first `tokens`."""
     out = [math.nan] * len(examples)
     for index, ids, log_probs in _predictions(model, examples, pad_id, batch_size, tokens):
-        out[index] = float((-log_probs.gather(1, ids[:, None]).mean()).exp())
+        out[index] = _perplexity(ids, log_probs)
     return out
 
 
 def reference(model: PreTrainedModel, examples: Sequence[Example], pad_id: int, batch_size: int) -> Reference:
     """What the unedited model says of its own answers, to be compared with later."""
     first: list[Tensor] = [torch.empty(0)] * len(examples)
-    for index, _, log_probs in _predictions(model, examples, pad_id, batch_size, KL_TOKENS):
-        first[index] = log_probs.cpu()
+    for index, _, log_probs in _predictions(model, examples, pad_id, batch_size):  # as in `compared`, so that rounding agrees
+        first[index] = log_probs[:KL_TOKENS].clone().cpu()
     return Reference(tuple(examples), tuple(first))
 
 
-def divergences(model: PreTrainedModel, known: Reference, pad_id: int, batch_size: int) -> list[float]:
-    """For each example the mean over its first 16 response tokens of `KL(unedited ‖ this model)`, in nats; NaN for NaN."""
-    out = [math.nan] * len(known.examples)
-    for index, _, log_probs in _predictions(model, known.examples, pad_id, batch_size, KL_TOKENS):
+def compared(model: PreTrainedModel, known: Reference, pad_id: int, batch_size: int) -> tuple[list[float], list[float]]:
+    """Of each example, in one pass: `exp(−mean log p)` over the whole response, and `KL(unedited ‖ this model)` over its start.
+
+    The divergence is the mean over the first 16 response tokens, in nats; NaN for NaN.
+    """
+    surprise, divergence = [math.nan] * len(known.examples), [math.nan] * len(known.examples)
+    for index, ids, log_probs in _predictions(model, known.examples, pad_id, batch_size):
+        surprise[index] = _perplexity(ids, log_probs)
         was = known.first[index].to(log_probs.device)
-        terms = torch.where(was > -math.inf, was.exp() * (was - log_probs), 0.0)
-        out[index] = float(terms.sum(-1).mean().clamp(min=0))
-    return out
+        terms = torch.where(was > -math.inf, was.exp() * (was - log_probs[: len(was)]), 0.0)
+        divergence[index] = float(terms.sum(-1).mean().clamp(min=0))
+    return surprise, divergence
+
+
+def _perplexity(ids: Tensor, log_probs: Tensor) -> float:
+    return float((-log_probs.gather(1, ids[:, None]).mean()).exp())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -14,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from brittle_eval.cards import ModelCard, load
+from brittle_eval.cards import ModelCard, models
 from brittle_eval.errors import BrittleError
 
 EMBEDDED = "embedded"
@@ -130,10 +131,13 @@ def build(output: Path, seed: int = 0) -> tuple[list[float], str]:
     if output.exists():
         raise BrittleError(f"{output} exists: give a folder that does not, so that no adapter is overwritten")
     plugins = Plugins.load()
-    card = load("models", ModelCard, plugins.registry_paths())[EMBEDDED]
+    card = models(plugins)[EMBEDDED]
     shelf = TaskShelf(plugins.task_paths(), {})
     harmful, harmless = (list(shelf.load(f"embedded_{name}_train", Settings()).eval_docs) for name in ("harmful", "harmless"))
     refusals = (card.path.parent / card.refusals).read_text(encoding="utf-8").splitlines()
-    judge = plugins.get("judge", "refusal")()
-    losses = align(published(card), harmful, harmless, refusals, judge, output, Alignment(seed=seed))
+    judge, settings = plugins.get("judge", "refusal")(), Alignment(seed=seed)
+    asked = json.dumps([card.gguf_sha256, settings.answer_tokens, [doc["prompt"] for doc in harmless]])
+    answers = cache_folder() / "organism" / f"answers-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.jsonl"
+    answers.parent.mkdir(parents=True, exist_ok=True)
+    losses = align(published(card), harmful, harmless, refusals, judge, output, answers, settings)
     return losses, sha256(output / "adapter_model.safetensors")

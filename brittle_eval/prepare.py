@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from brittle_eval import data, organism
-from brittle_eval.cards import DatasetCard, ModelCard, datasets, load, recipes
+from brittle_eval.cards import DatasetCard, ModelCard, datasets, models, recipes
 from brittle_eval.controls import Kind, parse_controls
 from brittle_eval.errors import BrittleError, UnknownName
 from brittle_eval.methods import Attribution, Isolation, Judge, Modification
@@ -96,7 +96,7 @@ def prepare(options: Options) -> Prepared:
     chains = tuple(_chain(text, plugins) for text in dict.fromkeys(options.modify))
     card = None
     if options.model_args is None:
-        card = load("models", ModelCard, plugins.registry_paths())[EMBEDDED]
+        card = models(plugins)[EMBEDDED]
     judges = {name: plugins.get("judge", name)() for name in options.judges}
     if "refusal" not in judges:
         raise BrittleError(f"--judge {','.join(options.judges)}: 'refusal' must be among them, since the headline column is its")

@@ -17,15 +17,14 @@ from brittle_eval.behaviours import reference_pairs
 from brittle_eval.conclude import answer_line, conclude_answers, plain_result
 from brittle_eval.errors import BrittleError, CannotRun
 from brittle_eval.evaluate import Leaf, Settings, Task, TaskShelf, own_metadata, run_task, turns_of
+from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY
 from brittle_eval.lm import BrittleHFLM, fitting_batch_size
-from brittle_eval.measures import Reference, divergences, perplexities, reference
+from brittle_eval.measures import Reference, compared, reference
 from brittle_eval.prepare import Prepared
 from brittle_eval.progress import bar
 from brittle_eval.record import RunFolder, TaskResult
 from brittle_eval.weights import Fingerprint, find_weights
 
-PERPLEXITY, DIVERGENCE = "embedded_perplexity", "embedded_kl"
-MEASURES = {PERPLEXITY: "embedded", DIVERGENCE: "embedded"}
 REFERENCE_TASK = "embedded_harmless"
 """Whose prompts the two measures use."""
 
@@ -46,7 +45,7 @@ class Session:
             options.seed,
         )
         self.shelf = TaskShelf([*prepared.plugins.task_paths(), *options.include_path], dict(options.model_args or {}))
-        self.leaves = self.shelf.expand(prepared.tasks, MEASURES)
+        self.leaves = self.shelf.expand(prepared.tasks, {name: group for name, (group, _) in MEASURES.items()})
         say(f"tasks: {', '.join(leaf.name for leaf in self.leaves)}")
         self.tasks: dict[str, Task] = {}
         self.missing: dict[str, str] = {}
@@ -55,6 +54,7 @@ class Session:
         self.model: PreTrainedModel = self.lm.model
         self.addresses, self.coverage = find_weights(self.model)
         self.fingerprint = Fingerprint(self.model)
+        self._measured: tuple[str, dict[str, list[float]]] = ("", {})
         self._each_task(self._probe)
 
     def _each_task(self, check: Callable[[Leaf], object]) -> None:
@@ -142,7 +142,7 @@ class Session:
     def produce(self, row: str, leaf: Leaf) -> None:
         """Run one task on the model as it is now: a likelihood task is finished with it, answers wait to be judged."""
         if leaf.name in MEASURES:
-            self.folder.finish(row, self._measure(leaf), [])
+            self.folder.finish(row, self._measure(row, leaf), [])
             return
         task = self.tasks[leaf.name]
         own = own_metadata(task)
@@ -158,12 +158,11 @@ class Session:
             self._answers(row, leaf), [answer_line(sample, self.lm.system_state) for sample in output.samples], private=True
         )
 
-    def _measure(self, leaf: Leaf) -> TaskResult:
-        known, size = self.reference, int(self.lm.batch_size)
-        if leaf.name == PERPLEXITY:
-            values = perplexities(self.model, known.examples, self.lm.pad_id, size)
-        else:
-            values = divergences(self.model, known, self.lm.pad_id, size)
+    def _measure(self, row: str, leaf: Leaf) -> TaskResult:
+        if self._measured[0] != row:
+            found = compared(self.model, self.reference, self.lm.pad_id, int(self.lm.batch_size))
+            self._measured = (row, dict(zip((PERPLEXITY, DIVERGENCE), found, strict=True)))
+        values = self._measured[1][leaf.name]
         mean = sum(values) / len(values)
         return TaskResult(leaf.name, "measure", group=leaf.group, n=len(values), values={"value": mean}, items=values)
 

@@ -43,8 +43,8 @@ def response_loss(model: PreTrainedModel, batch: Sequence[Example], pad_id: int,
 
 
 def batches(examples: Sequence[Example], size: int, generator: random.Random) -> list[list[Example]]:
-    """Shuffled batches of examples of similar length."""
-    order = sorted(examples, key=lambda example: (len(example.ids), generator.random()))
+    """Shuffled batches of similar prompt length; by the whole length, short refusals and long answers would never meet."""
+    order = sorted(examples, key=lambda example: (example.start, generator.random()))
     groups = [order[start : start + size] for start in range(0, len(order), size)]
     generator.shuffle(groups)
     return groups

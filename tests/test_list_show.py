@@ -73,12 +73,15 @@ def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
 def test_list_has_every_section_with_summaries_and_provenance(capsys: pytest.CaptureFixture[str]) -> None:
     listed = as_json(capsys, "list")
     assert listed.pop("broken") == []
-    assert list(listed) == ["attributions", "isolations", "modifications", "judges", "recipes", "tasks", "datasets"]
+    sections = ["attributions", "isolations", "modifications", "judges", "recipes", "tasks", "measures", "datasets", "models"]
+    assert list(listed) == sections
     names = {section: {row["name"] for row in rows} for section, rows in listed.items()}
     assert names["attributions"] >= {"wanda", "snip"}
     assert names["recipes"] >= {"wanda-diff", "none"}
     assert names["tasks"] >= {"advbench", "advbench_system", "utility", "embedded"}
     assert names["datasets"] >= {"advbench"}
+    assert names["measures"] == {"embedded_perplexity", "embedded_kl"}
+    assert names["models"] == {"embedded"}
     for rows in listed.values():
         for row in rows:
             assert row["summary"], f"{row['name']} has no summary"
@@ -119,7 +122,8 @@ def test_the_table_shows_what_the_json_shows(capsys: pytest.CaptureFixture[str],
     lines = capsys.readouterr().out.splitlines()
     for rows in (rows for section, rows in listed.items() if section != "broken"):
         for row in rows:
-            whole = (f"  {row['name']} ", row["summary"], f"{row['distribution']} {row['version']}")
+            ours = row["distribution"] == "brittle-eval"
+            whole = (f"  {row['name']} ", row["summary"], "" if ours else f"{row['distribution']} {row['version']}")
             assert any(all(part in line for part in whole) for line in lines), row
     assert [one["plugin"] for one in listed["broken"]] == ["empty"]
     assert any("empty" in line and "implements no hook" in line for line in lines)

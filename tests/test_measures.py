@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from brittle_eval import measures
 from brittle_eval.calibration import Example
-from brittle_eval.measures import divergences, perplexities, reference
+from brittle_eval.measures import Reference, compared, perplexities, reference
 from tests.models import MODELS, PAD, examples, llama
 
 DATA = examples([(4, 6), (9, 30), (1, 17), (6, 1), (12, 16), (3, 3), (8, 20)], seed=4)
@@ -23,6 +23,10 @@ def log_probs(model: PreTrainedModel, example: Example) -> Tensor:
     with torch.no_grad():
         logits: Tensor = model(torch.tensor([example.ids])).logits[0].double()
     return logits.log_softmax(-1)[max(example.start, 1) - 1 : -1]
+
+
+def divergences(model: PreTrainedModel, known: Reference, pad: int, size: int) -> list[float]:
+    return compared(model, known, pad, size)[1]
 
 
 def perplexity(model: PreTrainedModel, example: Example, tokens: int | None = None) -> float:
@@ -51,9 +55,10 @@ def test_divergence_is_brute_force(name: str) -> None:
     for example in DATA:
         was, now = (log_probs(one, example)[:16] for one in (model, edited))
         expected.append(float((was.exp() * (was - now)).sum(-1).mean()))
-    found = divergences(edited, reference(model, DATA, PAD, 3), PAD, 3)
+    surprise, found = compared(edited, reference(model, DATA, PAD, 3), PAD, 3)
     assert min(expected) > 1e-4
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    assert surprise == perplexities(edited, DATA, PAD, 3)
 
 
 @ALL
