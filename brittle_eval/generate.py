@@ -16,6 +16,8 @@ from brittle_eval.calibration import input_device
 
 ROOM = 64
 """Tokens by which a full key/value cache grows at a time."""
+SHARED = 8
+"""Tokens that all prompts of a batch must open with for them to be read once."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class _GrowingLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
+        self._room = None
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
         self._room = None
 
 
@@ -132,31 +138,42 @@ def _run_batch(
 
 
 class _Decoder:
-    """The model's state for one left-padded batch: mask, positions and key/value cache of the rows in `slots`."""
+    """The model's state for one batch: mask, positions and key/value cache of the rows in `slots`.
+
+    What all prompts open with (a system turn) is read once. The rest is padded on its left, so that in a row the gap lies
+    between the two; models whose cache counts places (sliding windows, recurrent states) read whole prompts instead.
+    """
 
     def __init__(self, model: PreTrainedModel, rows: list[_Row], pad_id: int) -> None:
         self.model, self.slots = model, list(range(len(rows)))
-        width = max(len(row.prompt) for row in rows)
-        device = input_device(model)
-        self.ids = torch.tensor([[pad_id] * (width - len(r.prompt)) + r.prompt for r in rows], device=device)
-        self.mask = torch.tensor([[0] * (width - len(r.prompt)) + [1] * len(r.prompt) for r in rows], device=device)
         self.cache = DynamicCache(config=model.config)
+        plain = all(type(layer) is DynamicLayer for layer in self.cache.layers)
         self.cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in self.cache.layers]
         parameters = inspect.signature(model.forward).parameters
         self.takes_positions = "position_ids" in parameters
         self.options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        self.shared = _common_start([row.prompt for row in rows]) if plain and self.takes_positions and len(rows) > 1 else []
+        own = [row.prompt[len(self.shared) :] for row in rows]
+        width, device = max(map(len, own)), input_device(model)
+        self.ids = torch.tensor([[pad_id] * (width - len(rest)) + rest for rest in own], device=device)
+        start = [1] * len(self.shared)
+        self.mask = torch.tensor([start + [0] * (width - len(rest)) + [1] * len(rest) for rest in own], device=device)
 
     def prefill(self) -> Tensor:
-        return self._forward(self.ids, (self.mask.cumsum(1) - 1).clamp(min=0))
+        if self.shared:
+            ids = torch.tensor([self.shared], device=self.ids.device)
+            self._forward(ids, torch.arange(len(self.shared), device=ids.device)[None], torch.ones_like(ids))
+            self.cache.batch_repeat_interleave(len(self.slots))
+        return self._forward(self.ids, (self.mask.cumsum(1) - 1).clamp(min=0)[:, len(self.shared) :], self.mask)
 
     def decode(self, tokens: list[int]) -> Tensor:
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
         ids = torch.tensor(tokens, device=self.mask.device)[:, None]
-        return self._forward(ids, self.mask.sum(1, keepdim=True) - 1)
+        return self._forward(ids, self.mask.sum(1, keepdim=True) - 1, self.mask)
 
-    def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+    def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         options = self.options | ({"position_ids": positions} if self.takes_positions else {})
-        out = self.model(input_ids=ids, attention_mask=self.mask, past_key_values=self.cache, use_cache=True, **options)
+        out = self.model(input_ids=ids, attention_mask=mask, past_key_values=self.cache, use_cache=True, **options)
         last: Tensor = out.logits[:, -1]
         return last
 
@@ -164,6 +181,14 @@ class _Decoder:
         self.cache.batch_select_indices(torch.tensor(keep, device=self.mask.device))
         self.mask = self.mask[keep]
         self.slots = [self.slots[slot] for slot in keep]
+
+
+def _common_start(prompts: Sequence[list[int]]) -> list[int]:
+    """The tokens that all prompts open with, short of any prompt's last one; none if they are too few to matter."""
+    low, high = min(prompts), max(prompts)
+    longest = min(map(len, prompts)) - 1
+    same = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), longest)
+    return low[: min(same, longest)] if min(same, longest) >= SHARED else []
 
 
 def _choose(logits: Tensor, random: Sequence[torch.Generator], sampling: Sampling) -> list[int]:

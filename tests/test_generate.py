@@ -51,6 +51,21 @@ def test_greedy_answers_are_transformers_own(name: str) -> None:
     assert answers(model) == [transformers_answer(model, prompt, 24) for prompt in PROMPTS]
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_start_that_prompts_share_is_read_once(name: str) -> None:
+    """One prompt ends with the shared start, one is the start alone and one opens with half of it."""
+    model, widths = MODELS[name](), list[tuple[int, int]]()
+    prompts = [PROMPTS[4][:12] + prompt for prompt in PROMPTS] + [PROMPTS[4][:12]]
+    whole = [transformers_answer(model, prompt, 24) for prompt in prompts]
+    model.register_forward_pre_hook(lambda _, args, kwargs: widths.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True)
+    assert answers(model, prompts=prompts) == whole
+    shared = name not in ("gemma2", "mistral")
+    assert widths[:2] == [(1, 11), (11, 21)] if shared else widths[0] == (11, 32)
+    widths.clear()
+    answers(model, prompts=[*prompts, PROMPTS[4][:6]])
+    assert widths[0] == (12, 32)
+
+
 @pytest.mark.parametrize("make", [mistral, gemma2])
 def test_a_sliding_window_slides(make: Callable[[], PreTrainedModel]) -> None:
     """Prompts shorter and longer than the window of 8, alone and together."""
