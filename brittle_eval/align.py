@@ -80,8 +80,10 @@ def align(
     training = replace(settings.training, seed=settings.seed)
     with bar("training", training.epochs * -(-len(examples) // training.batch_size)) as advance:
         losses = fine_tune(inner, examples, training, tokenizer.pad_token_id, lambda *_: advance(1))
-    adapted.peft_config["default"].base_model_name_or_path = base.name  # not where it lies on this machine
     adapted.save_pretrained(str(output))
+    saved = LoraConfig.from_pretrained(str(output))
+    saved.base_model_name_or_path = base.name  # not where it lies on this machine
+    saved.save_pretrained(str(output))
     (output / "README.md").unlink()  # peft's empty form
     halve(output / "adapter_model.safetensors")
     return losses
