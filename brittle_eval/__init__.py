@@ -18,14 +18,15 @@ if TYPE_CHECKING:
         Isolation,
         Judge,
         Modification,
+        Ranks,
         Record,
         Seen,
         Share,
         Verdict,
         Weight,
     )
-    from brittle_eval.regions import Mask, Part, Region, Whole
-    from brittle_eval.scores import Compare, highest, select, share
+    from brittle_eval.regions import Mask, Part, Projector, Region, Whole, chance_overlap, overlap
+    from brittle_eval.scores import Compare, Directions, highest, select, share
 
 __version__ = "0.1.0"
 
@@ -35,11 +36,14 @@ __all__ = [
     "CannotRun",
     "Compare",
     "Context",
+    "Directions",
     "Isolation",
     "Judge",
     "Mask",
     "Modification",
     "Part",
+    "Projector",
+    "Ranks",
     "Record",
     "Region",
     "Seen",
@@ -48,8 +52,10 @@ __all__ = [
     "Verdict",
     "Weight",
     "Whole",
+    "chance_overlap",
     "highest",
     "hookimpl",
+    "overlap",
     "select",
     "share",
     "sources",
@@ -59,8 +65,8 @@ _HOME = {
     "data": ("sources",),
     "errors": ("BrittleError", "CannotRun", "UnknownName"),
     "hookspecs": ("hookimpl",),
-    "regions": ("Mask", "Part", "Region", "Whole"),
-    "scores": ("Compare", "highest", "select", "share"),
+    "regions": ("Mask", "Part", "Projector", "Region", "Whole", "chance_overlap", "overlap"),
+    "scores": ("Compare", "Directions", "highest", "select", "share"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 """Where a public name lives; those not named here live in `methods`."""

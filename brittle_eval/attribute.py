@@ -19,10 +19,12 @@ from transformers import PreTrainedModel
 from brittle_eval.calibration import Example, collate, input_device, logits_at, predicting
 from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.methods import Attribution, Seen, Weight
+from brittle_eval.scores import Directions
+from brittle_eval.sharing import readers
 from brittle_eval.weights import Address
 
 States = dict[str, dict[str, Any]]
-"""State by behaviour and weight name."""
+"""State by behaviour and weight name; weights that share a state have the same object."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +68,48 @@ def accumulate(
     for behaviour, examples in behaviours.items():
         if method.needs & {"inputs", "outputs", "gradients"} and not examples:
             raise BrittleError(f"{type(method).__name__} needs examples of '{behaviour}', but there are none: give pairs of it")
+        together = [[address] for address in weights]
+        if method.shares and examples:
+            together = readers(model, list(weights), min(examples, key=lambda example: len(example.ids)), how.pad_id)
         with blaming(method):
-            state = {weight.name: method.start(_own(weight)) for weight in weights.values()}
-        states[behaviour] = state
+            state = {group[0].name: method.start(*(_own(weights[address]) for address in group)) for group in together}
         if method.needs & {"inputs", "outputs", "gradients"}:
             run = _backward if "gradients" in method.needs else _forward
-            with _observing(model, method, weights, state) as observer:
+            with _observing(model, method, [group[0] for group in together], state) as observer:
                 for batch, first in _batches(examples, how.batch_size):
                     observer.begin(*collate(batch, how.pad_id, input_device(model)), first)
                     run(model, observer)
                     how.on_batch(len(batch))
+        states[behaviour] = {address.name: state[group[0].name] for group in together for address in group}
     return states
 
 
-def scores(method: Attribution, weight: Weight, state: Any) -> Tensor:
-    """Checked scores of one weight, float32 (out, in)."""
+def scores(method: Attribution, weight: Weight, state: Any) -> Tensor | Directions:
+    """Checked scores of one weight: float32 (out, in), or directions."""
     with blaming(method):
-        value = method.finish(state, _own(weight)).float()
+        value = method.finish(state, _own(weight))
+    if isinstance(value, Directions) != (method.gives == "directions"):
+        raise BrittleError(f"{type(method).__name__} says that it gives {method.gives}, but gave {type(value).__name__}: mend it")
+    return _directions(method, weight, value) if isinstance(value, Directions) else _entries(method, weight, value.float())
+
+
+def _directions(method: Attribution, weight: Weight, found: Directions) -> Directions:
+    """Directions as their docstring has them: one energy a direction, falling, and no more than there can be."""
+    out, count = weight.value.shape[0], len(found.energies)
+    most = min(*weight.value.shape, found.tokens)
+    if found.vectors.shape != (out, count) or count > most or found.shape != weight.value.shape:
+        given = f"{tuple(found.vectors.shape)} of a weight {found.shape} with {count} energies"
+        wanted = f"({out}, k) of {tuple(weight.value.shape)} with k up to {most} energies"
+        raise BrittleError(f"{type(method).__name__} gave directions {given} for {weight.name}, expected {wanted}")
+    finite = found.vectors.isfinite().all() and found.energies.isfinite().all()
+    if not bool(finite) or not bool((found.energies.diff() <= 0).all()):
+        raise BrittleError(
+            f"{type(method).__name__} gave directions for {weight.name} that are infinite or not by falling energy"
+        )
+    return found
+
+
+def _entries(method: Attribution, weight: Weight, value: Tensor) -> Tensor:
     if value.shape != weight.value.shape:
         given, wanted = tuple(value.shape), tuple(weight.value.shape)
         raise BrittleError(f"{type(method).__name__} gave scores of shape {given} for {weight.name}, expected {wanted}")

@@ -1,4 +1,4 @@
-"""Control regions of a region's own size in every weight, disjoint from it where that is possible."""
+"""Control regions of a region's own size in every weight: entries, disjoint from it where that is possible, or ranks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from brittle_eval.errors import BrittleError
-from brittle_eval.regions import Mask, Part, Region
+from brittle_eval.regions import Mask, Part, Projector, Region, Whole
 from brittle_eval.weights import Address
 
 Kind = Literal["random", "magnitude"]
@@ -35,16 +35,37 @@ def parse_controls(text: str) -> list[tuple[Kind, int]]:
 def matched_control(
     kind: Kind, region: Region, model: nn.Module, addresses: Sequence[Address], generator: torch.Generator
 ) -> Region:
-    """A region with the same count in every weight; with `magnitude` also the same distribution of |W|, up to 64 quantiles."""
-    masks = region.masks()
+    """A region with the same count in every weight; with `magnitude` also the same distribution of |W|, up to 64 quantiles.
+
+    For a projector a random subspace of the same rank; BrittleError where its magnitude should be matched: it has none.
+    """
     parts: dict[str, Part] = {}
     for address in addresses:
-        if address.name in masks:
-            mask = masks[address.name].dense().reshape(-1)
-            sizes = address.view(model).float().abs().reshape(-1).cpu()
-            chosen = _choose(mask, sizes if kind == "magnitude" else None, generator)
-            parts[address.name] = Mask.from_dense(chosen.reshape(masks[address.name].shape))
+        if address.name in region:
+            part, value = region[address.name], address.view(model)
+            if isinstance(part, Projector):
+                parts[address.name] = _subspace(kind, part, value, generator)
+            else:
+                parts[address.name] = _entries(kind, part, value, generator)
     return Region(parts)
+
+
+def _subspace(kind: Kind, part: Projector, value: Tensor, generator: torch.Generator) -> Projector:
+    """Uniform among the subspaces of this rank of what the weight can give; its complement where that is smaller."""
+    if kind == "magnitude":
+        raise BrittleError("no magnitude control of low-rank parts: ranks have no |W|; give --controls random:N")
+    few = min(part.rank, min(part.shape) - part.rank)
+    basis = torch.linalg.qr(torch.randn(min(part.shape), few, generator=generator, dtype=torch.float64)).Q
+    if part.shape[0] > part.shape[1]:  # most directions of (out,) are none of the weight's: removing them would do nothing
+        basis = torch.linalg.qr(value.double().cpu()).Q @ basis
+    projector = Projector.onto(part.shape, basis)
+    return projector if few == part.rank else ~projector
+
+
+def _entries(kind: Kind, part: Mask | Whole, value: Tensor, generator: torch.Generator) -> Mask:
+    mask = part.dense().reshape(-1) if isinstance(part, Mask) else torch.ones(part.count, dtype=torch.bool)
+    sizes = value.float().abs().reshape(-1).cpu() if kind == "magnitude" else None
+    return Mask.from_dense(_choose(mask, sizes, generator).reshape(part.shape))
 
 
 def _choose(mask: Tensor, sizes: Tensor | None, generator: torch.Generator) -> Tensor:

@@ -13,6 +13,7 @@ from brittle_eval.calibration import Example
 from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.methods import Attribution, Context, Isolation, Weight
 from brittle_eval.regions import Part, Region, Whole
+from brittle_eval.scores import Directions
 from brittle_eval.weights import Address
 
 
@@ -35,7 +36,7 @@ def find_region(
     """The region that the isolation takes from the attribution's scores; an empty one is an error."""
     asked = {name: behaviours.get(name, ()) for name in isolation.behaviours}
     parts: dict[str, Part] = {}
-    pending: dict[str, dict[str, Tensor]] = {name: {} for name in asked}
+    pending: dict[str, dict[str, Tensor | Directions]] = {name: {} for name in asked}
 
     def flush() -> None:
         with blaming(isolation):
@@ -65,9 +66,8 @@ def whole_region(model: nn.Module, addresses: Sequence[Address]) -> Region:
 
 
 def _checked(region: Region, isolation: Isolation) -> Region:
-    if region.count == 0:
-        raise BrittleError(
-            f"the region of {isolation} is empty: raise q, lower p, or compare over more than a row "
-            "(a row of n entries takes ⌊q·n⌋)"
-        )
+    if region.count + region.ranks == 0:
+        entries = "raise q, lower p, or compare over more than a row (a row of n entries takes ⌊q·n⌋)"
+        few = "take more ranks; a behaviour less itself leaves none"
+        raise BrittleError(f"the region of {isolation} is empty: {few if 'directions' in isolation.takes else entries}")
     return region

@@ -5,6 +5,7 @@ Methods never touch devices, files, seeds, traversal or lm-eval: the driver hand
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from brittle_eval.regions import Part
+    from brittle_eval.scores import Directions
 
 Share = Annotated[float, Interval(ge=0, le=1)]
 """The type of an option that is a fraction in [0, 1]."""
+
+Ranks = Annotated[float, Interval(ge=0, lt=math.inf), "a number of ranks, or below 1 a fraction of them"]
+"""The type of an option that `Directions.count` reads: a number of ranks, or, below 1, a fraction of each weight's own."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,15 @@ class Attribution:
     """Which weights carry a behaviour: a score (out, in) for every weight; higher is more important.
 
     `start` makes the state of one weight and behaviour, `update` adds a batch, `finish` turns it into scores. A method
-    whose `needs` is empty sees no data. Scores must be finite.
+    whose `needs` is empty sees no data. Scores must be finite. One that `gives` "directions" finishes with `Directions`.
+
+    With `shares`, weights that read the very same input keep one state: `start(weight, *beside)` gets them all, `update`
+    is called once a batch with what the first one showed, and `finish`, which must leave the state as it is, for each.
     """
 
     gives: ClassVar[str] = "weight-scores"
     needs: ClassVar[frozenset[Literal["inputs", "outputs", "gradients", "base"]]] = frozenset()
+    shares: ClassVar[bool] = False
 
     def start(self, weight: Weight) -> Any:
         return None
@@ -67,7 +76,7 @@ class Attribution:
     def update(self, state: Any, seen: Seen) -> Any:
         return state
 
-    def finish(self, state: Any, weight: Weight) -> Tensor:
+    def finish(self, state: Any, weight: Weight) -> Tensor | Directions:
         raise TypeError(f"{type(self).__name__} defines no finish(state, weight)")
 
 
@@ -99,8 +108,8 @@ class Isolation:
         """The behaviours whose scores it asks for."""
         return ("safety",)
 
-    def isolate(self, scores: Mapping[str, Mapping[str, Tensor]], context: Context) -> Mapping[str, Part]:
-        """`scores[behaviour][weight name]` is (out, in), float32; gives a part for each weight name."""
+    def isolate(self, scores: Mapping[str, Mapping[str, Any]], context: Context) -> Mapping[str, Part]:
+        """`scores[behaviour][weight name]` is (out, in), float32, or `Directions`; gives a part for each weight name."""
         raise TypeError(f"{type(self).__name__} defines no isolate(scores, context)")
 
 

@@ -66,7 +66,7 @@ def options_of(cls: type) -> dict[str, Option]:
 
 
 def type_in_words(annotation: Any) -> str:
-    """`fraction in [0, 1]`, `row | weight | block | global`, `integer`, …"""
+    """`fraction in [0, 1]`, `row | weight | block | global`, `integer`, …; a text in `Annotated` says it in its own words."""
     plain = {float: "number", int: "integer", bool: "true or false", str: "text", type(None): "none"}
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in plain:
@@ -76,6 +76,8 @@ def type_in_words(annotation: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " | ".join(type_in_words(argument) for argument in arguments)
     if origin is typing.Annotated:
+        if words := [extra for extra in arguments[1:] if isinstance(extra, str)]:
+            return words[0]
         bounds = [extra for extra in arguments[1:] if isinstance(extra, Interval)]
         if arguments[0] is float and bounds == [Interval(ge=0, le=1)]:
             return "fraction in [0, 1]"

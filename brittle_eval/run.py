@@ -101,6 +101,9 @@ class _Run:
         if chain.isolation is None:
             return
         for kind, seeds in self.prepared.controls:
+            if kind == "magnitude" and region.ranks:
+                self.say(f"{chain.name}: no magnitude control, since ranks have no |W| to match")
+                continue
             for seed in range(seeds):
                 name = f"{chain.folder}.{kind}-{seed}"
                 control = matched_control(
@@ -201,12 +204,22 @@ class _Run:
         raise BrittleError(f"no '{which}' weights outside a chain of modifications")
 
     def _shares(self, region: Region) -> dict[str, float]:
-        coverage, count = self.session.coverage, region.count
-        return {"count": count, "of_block_linears": count / coverage.editable, "of_all_parameters": count / coverage.total}
+        coverage, count, ranks = self.session.coverage, region.count, region.ranks
+        sizes: dict[str, float] = {}
+        if count or not ranks:
+            sizes = {"count": count, "of_block_linears": count / coverage.editable, "of_all_parameters": count / coverage.total}
+        if ranks:
+            most = sum(min(address.view(self.session.model).shape) for address in self.session.addresses)
+            sizes |= {"ranks": ranks, "of_ranks": ranks / most}
+        return sizes
 
     def _size(self, region: Region) -> str:
-        sizes = self._shares(region)
-        return (
-            f"region of {region.count:,} weights, {sizes['of_block_linears']:.2%} of the block linears, "
-            f"{sizes['of_all_parameters']:.2%} of all parameters"
-        )
+        said, sizes = [], self._shares(region)
+        if "count" in sizes:
+            said.append(
+                f"{sizes['count']:,} weights, {sizes['of_block_linears']:.2%} of the block linears, "
+                f"{sizes['of_all_parameters']:.2%} of all parameters"
+            )
+        if "ranks" in sizes:
+            said.append(f"{sizes['ranks']:,} ranks, {sizes['of_ranks']:.2%} of the block linears' ranks")
+        return f"region of {' and '.join(said)}"

@@ -1,16 +1,63 @@
-"""What attributions give, and the exact selection of the highest or lowest scores."""
+"""What attributions give beside plain tensors, and the exact selection of the highest or lowest scores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from brittle_eval.errors import BrittleError
+
 Compare = Literal["row", "weight", "block", "global"]
 """What competes for the top share: the entries of a row, a weight, a block's weights, or all weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """The directions of what one weight gave for one behaviour, strongest first: `W X = U S Vᵀ`, X (in, tokens)."""
+
+    name: str
+    """The weight's address."""
+    shape: tuple[int, int]
+    """(out, in) of the weight."""
+    vectors: Tensor
+    """U (out, k), float64, orthonormal; only real directions, so k ≤ min(out, in, tokens)."""
+    energies: Tensor
+    """S² (k,), float64, falling: the eigenvalues of the Gram matrix of the outputs."""
+    tokens: int
+    """How many tokens were seen."""
+
+    @property
+    def ranks(self) -> int:
+        """`min(out, in)`: how many directions there could be."""
+        return min(self.shape)
+
+    def count(self, given: float) -> int:
+        """How many ranks an option means: from 1 on that number, below 1 a share of all, `⌊given · min(out, in)⌋`.
+
+        BrittleError for more than there are, and for a number that is not whole.
+        """
+        if given < 1:
+            return share(given, self.ranks)
+        if given > self.ranks or given != int(given):
+            raise BrittleError(
+                f"{given:g} ranks of {self.name} were asked for, expected a whole number up to min(out, in) = {self.ranks}: "
+                "give that, or a fraction below 1, which is taken of each weight's own ranks"
+            )
+        return int(given)
+
+    def leading(self, count: int) -> Tensor:
+        """The `count` strongest directions (out, count); BrittleError if fewer are real."""
+        if count > (real := len(self.energies)):
+            raise BrittleError(
+                f"{count} directions of {self.name} are to be kept, but its outputs over {self.tokens} response tokens have only "
+                f"{real} real ones: give more calibration pairs, or remove more ranks"
+            )
+        return self.vectors[:, :count]
 
 
 def share(fraction: float, size: int) -> int:

@@ -1,4 +1,4 @@
-"""Regions to and from safetensors: packed bits, with a header that says where they come from."""
+"""Regions to and from safetensors: packed bits and thin factors, with a header that says where they come from."""
 
 from __future__ import annotations
 
@@ -8,34 +8,62 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from brittle_eval.errors import BrittleError
-from brittle_eval.regions import Mask, Region
+from brittle_eval.regions import Mask, Part, Projector, Region
 
-FORMAT = "brittle-eval region 1"
+FORMAT = "brittle-eval region 2"
 
 
 def save_region(path: Path, region: Region, header: Mapping[str, Any]) -> None:
-    """Write a region whole or not at all; `header` is JSON: plan, options, fingerprint, data digests, versions, sizes."""
-    masks = region.masks()
-    bits = {name: mask.bits for name, mask in masks.items()}
-    shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    metadata = {"format": FORMAT, "header": json.dumps(header), "shapes": json.dumps(shapes), "digest": _digest(bits)}
+    """Write a region whole or not at all; `header` is JSON: plan, options, fingerprint, data digests, versions, sizes.
+
+    Masks are `bits/NAME`, projectors `left/NAME` and `right/NAME`; the metadata's `parts` has their shapes and ranks.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, piece in region.items():
+        tensors |= {f"{role}/{name}": value for role, value in _tensors(piece).items()}
+    parts = json.dumps({name: _described(piece) for name, piece in region.items()})
+    metadata = {"format": FORMAT, "header": json.dumps(header), "parts": parts, "digest": _digest(parts, tensors)}
     part = path.with_name(path.name + ".part")
     try:
-        save_file(bits, part, metadata=metadata)
+        save_file(tensors, part, metadata=metadata)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _digest(bits: Mapping[str, Tensor]) -> str:
-    state = hashlib.blake2b(digest_size=16)
-    for name in sorted(bits):
-        state.update(name.encode() + bits[name].numpy().tobytes())
+def _tensors(part: Part) -> dict[str, Tensor]:
+    """What is stored of a part, by role; an orthogonal projector's two factors are one."""
+    if isinstance(part, Projector):
+        return {"left": part.left} | ({} if part.right is None or part.right is part.left else {"right": part.right})
+    return {"bits": part.bits if isinstance(part, Mask) else Mask.from_dense(torch.ones(part.shape, dtype=torch.bool)).bits}
+
+
+def _described(part: Part) -> dict[str, Any]:
+    """What the tensors do not say."""
+    if isinstance(part, Projector):
+        return {"shape": part.shape, "rank": part.inner, "dense": part.right is None, "complement": part.complement}
+    return {"shape": part.shape}
+
+
+def _part(name: str, known: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Part:
+    shape = tuple(known["shape"])
+    if "rank" not in known:
+        return Mask(shape, tensors[f"bits/{name}"])
+    left = tensors[f"left/{name}"]
+    right = None if known["dense"] else tensors.get(f"right/{name}", left)
+    return Projector(shape, left, right, known["rank"], known["complement"])
+
+
+def _digest(parts: str, tensors: Mapping[str, Tensor]) -> str:
+    state = hashlib.blake2b(parts.encode(), digest_size=16)
+    for name in sorted(tensors):
+        state.update(name.encode() + tensors[name].numpy().tobytes())
     return state.hexdigest()
 
 
@@ -47,11 +75,10 @@ def load_region(path: Path, fingerprint: str | None = None) -> tuple[Region, dic
             if metadata.get("format") != FORMAT:
                 raise BrittleError(f"{path} is no region file ('{FORMAT}'): it says {metadata.get('format')!r}")
             header: dict[str, Any] = json.loads(metadata["header"])
-            shapes = json.loads(metadata["shapes"])
-            bits = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if _digest(bits) != metadata["digest"]:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if _digest(metadata["parts"], tensors) != metadata["digest"]:
                 raise ValueError("its content does not fit its digest")
-            parts = {name: Mask(tuple(shapes[name]), value) for name, value in bits.items()}
+            parts = {name: _part(name, known, tensors) for name, known in json.loads(metadata["parts"]).items()}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise BrittleError(f"cannot read region file {path}: {error}; remove it to compute the region again") from None
     if fingerprint is not None and header.get("fingerprint") != fingerprint:

@@ -18,6 +18,12 @@ WIDTH = 130
 ACROSS = 5
 """Models side by side; more go into a further table, beside the unedited one."""
 JUDGE = "judge_"
+SIZES = {
+    "region: share of block linears": "of_block_linears",
+    "region: share of all parameters": "of_all_parameters",
+    "region: share of ranks": "of_ranks",
+}
+"""Lines for what a region takes: entries, of the linear weights and of everything; ranks, of the linear weights' min(out, in)."""
 Cell = Callable[[TaskResult, TaskResult | None], str]
 
 
@@ -43,8 +49,9 @@ def _table(rows: Sequence[Row]) -> Table:
     for row in rows:
         title = row.kind if row.kind != "control" else row.name.removeprefix(f"{row.folder}.")
         table.add_column(title, justify="right", no_wrap=True)
-    _line(table, "region: share of block linears", [_share(row, "of_block_linears") for row in rows])
-    _line(table, "region: share of all parameters", [_share(row, "of_all_parameters") for row in rows])
+    for title, key in SIZES.items():
+        if any(key in row.region for row in rows):
+            _line(table, title, [f"{row.region[key]:.2%}" if key in row.region else "–" for row in rows])
     for title, role, cell in SECTIONS:
         names = [task.task for task in rows[0].tasks if task.role == role and task.status == "done" and cell(task, None)]
         if names:
@@ -57,10 +64,6 @@ def _table(rows: Sequence[Row]) -> Table:
 
 def _line(table: Table, title: str, cells: Sequence[str]) -> None:
     table.add_row(title, *cells)
-
-
-def _share(row: Row, key: str) -> str:
-    return f"{row.region[key]:.2%}" if row.region else "–"
 
 
 def _interval(rate: dict[str, Any]) -> str:

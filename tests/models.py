@@ -31,6 +31,7 @@ from brittle_eval.calibration import Example
 from brittle_eval.isolate import as_weight
 from brittle_eval.methods import Attribution, Context, Weight
 from brittle_eval.regions import Mask, Region
+from brittle_eval.scores import Directions
 from brittle_eval.weights import Address, find_weights
 
 gc.freeze()  # the driver collects garbage after every pass: without the libraries' own objects that takes no time
@@ -163,6 +164,21 @@ def attribute(
     model: PreTrainedModel, method: Attribution, data: Sequence[Example], size: int = 8, only: Sequence[Address] = ()
 ) -> dict[str, Tensor]:
     """Scores of all weights, or of those in `only`, from one behaviour's examples."""
+    found = _attribute(model, method, data, size, only)
+    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+def directions(
+    model: PreTrainedModel, method: Attribution, data: Sequence[Example], size: int = 8, only: Sequence[Address] = ()
+) -> dict[str, Directions]:
+    """Directions of all weights, or of those in `only`, from one behaviour's examples."""
+    found = _attribute(model, method, data, size, only)
+    return {name: value for name, value in found.items() if isinstance(value, Directions)}
+
+
+def _attribute(
+    model: PreTrainedModel, method: Attribution, data: Sequence[Example], size: int, only: Sequence[Address]
+) -> dict[str, Tensor | Directions]:
     weights = {address: weight for address, weight in weights_of(model).items() if not only or address in only}
     states = accumulate(model, method, weights, {"safety": data}, Pass(PAD, size))["safety"]
     return {weight.name: scores(method, weight, states[weight.name]) for weight in weights.values()}

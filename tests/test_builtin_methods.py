@@ -59,7 +59,9 @@ def run(method: Attribution, of: Weight, batches: list[Seen]) -> Tensor:
     state: Any = method.start(of)
     for batch in batches:
         state = method.update(state, batch)
-    return method.finish(state, of)
+    found = method.finish(state, of)
+    assert isinstance(found, Tensor)
+    return found
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -106,3 +106,16 @@ def test_the_papers_recipes(attribution: str) -> None:
     expected = f"{attribution}+set-difference+ablate:p=0.05,q=0.05,compare=row"
     assert plan == parse(expected, plugins, {})
     assert "SNIP" in recipes(plugins)[f"{attribution}-diff"].notes
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("actsvd-diff", "actsvd+orthogonal+ablate:r-u=0.9644,r-s=0.9986"),
+        ("actsvd-top", "actsvd+top-ranks+ablate:r=1"),
+        ("actsvd-bottom", "actsvd+bottom-ranks+ablate:r=0.05"),
+    ],
+)
+def test_the_papers_recipes_of_ranks(name: str, expected: str) -> None:
+    plugins = Plugins.load()
+    assert parse(name, plugins, recipes(plugins)) == parse(expected, plugins, {})

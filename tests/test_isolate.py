@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_set_difference_is_brute_force(compare: Compare, method: Attribution, me
     region = find_region(model, method, isolation, BEHAVIOURS, addresses, context(), Pass(PAD, 2, memory))
     weights = weights_of(model)
     states = accumulate(model, method, weights, BEHAVIOURS, Pass(PAD, 2))
-    full = {b: {w.name: scores(method, w, states[b][w.name]) for w in weights.values()} for b in BEHAVIOURS}
+    full: dict[str, Any] = {b: {w.name: scores(method, w, states[b][w.name]) for w in weights.values()} for b in BEHAVIOURS}
     block_of = {address.name: address.block for address in addresses}
     expected = top(full["safety"], 0.13, compare, block_of) - top(full["utility"], 0.08, compare, block_of)
     found = {(name, i) for name, mask in region.masks().items() for i in mask.dense().flatten().nonzero()[:, 0].tolist()}

@@ -80,8 +80,8 @@ def test_what_build_refuses(name: str, options: dict[str, str], cls: type, said:
 
 
 def test_types_in_words() -> None:
-    kinds = [Share, Literal["a", "b"], int | None, Annotated[int, Interval(ge=1, lt=9)], float, list]
-    expected = ["fraction in [0, 1]", "a | b", "integer | none", "integer >= 1 and < 9", "number", "list"]
+    kinds = [Share, Literal["a", "b"], int | None, Annotated[int, Interval(ge=1, lt=9)], float, list, Annotated[int, "a year"]]
+    expected = ["fraction in [0, 1]", "a | b", "integer | none", "integer >= 1 and < 9", "number", "list", "a year"]
     assert [type_in_words(kind) for kind in kinds] == expected
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from brittle_eval import run as run_module
 from brittle_eval.cli import main
+from brittle_eval.store import load_region
 from tests.models import save_checkpoint
 
 TASKS = "embedded_harmful,embedded_choice,embedded_perplexity,embedded_kl"
@@ -65,6 +66,22 @@ def test_a_run_from_command_to_rows(
     assert task(edited, "embedded_harmful")["n"] == 3 and edited["limited"]
     printed = capsys.readouterr().out
     assert "edited" in printed and "magnitude-0" in printed and "limited run" in printed
+
+
+def test_a_low_rank_run_counts_ranks(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two blocks of five weights with 32 ranks and two with 16; the magnitude control has nothing to match."""
+    assert main([*arguments, "--modify", "actsvd-diff:r-u=0.9,r-s=0.95"]) == 0
+    found = rows(tmp_path / "run")
+    assert [row["kind"] for row in found.values()] == ["unedited", "edited", "control"]
+    expected = {"ranks": 2 * (5 * 2 + 2 * 1), "of_ranks": 24 / (2 * (5 * 32 + 2 * 16))}
+    assert [row["region"] for row in found.values()] == [{}, expected, expected]
+    assert len({row["fingerprint"] for row in found.values()}) == 3
+    printed, said = capsys.readouterr()
+    assert "region of 24 ranks, 6.25% of the block linears' ranks" in said and "no magnitude control" in said
+    shown = next(line for line in printed.splitlines() if "region: share of ranks" in line)
+    assert shown.split()[-3:] == ["–", "6.25%", "6.25%"] and "share of block linears" not in printed
+    file = next((tmp_path / "run" / "regions").iterdir())
+    assert load_region(file)[1]["size"] == expected and load_region(file)[0].ranks == 24
 
 
 def test_samples_are_private_and_rows_hold_no_text(arguments: list[str], tmp_path: Path) -> None:

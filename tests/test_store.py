@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,11 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from brittle_eval import store
 from brittle_eval.errors import BrittleError
-from brittle_eval.regions import Mask, Region, Whole
+from brittle_eval.regions import Mask, Projector, Region, Whole
 from brittle_eval.store import load_region, save_region
 
 MASKS = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=12))
@@ -98,10 +98,22 @@ def test_every_flipped_bit_of_the_masks_is_noticed(saved: Path) -> None:
             load_region(saved)
 
 
-@pytest.mark.parametrize("missing", ["header", "shapes", "digest"])
+def test_changed_shapes_and_ranks_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "region.safetensors"
+    save_region(path, Region({"a": Projector.onto((4, 5), torch.eye(4)[:, :2])}), {})
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    for change in ('"rank": 2', '"rank": 3'), ("[4, 5]", "[4, 6]"), ('"complement": false', '"complement": true'):
+        assert change[0] in metadata["parts"]
+        save_file(load_file(path), path, metadata=metadata | {"parts": metadata["parts"].replace(*change)})
+        with pytest.raises(BrittleError, match="its content does not fit its digest"):
+            load_region(path)
+
+
+@pytest.mark.parametrize("missing", ["header", "parts", "digest"])
 def test_a_file_without_its_header_is_refused(tmp_path: Path, missing: str) -> None:
     path = tmp_path / "region.safetensors"
-    metadata = {"format": store.FORMAT, "header": "{}", "shapes": json.dumps({}), "digest": store._digest({})}
+    metadata = {"format": store.FORMAT, "header": "{}", "parts": "{}", "digest": store._digest("{}", {})}
     del metadata[missing]
     save_file({}, path, metadata=metadata)
     with pytest.raises(BrittleError, match=f"cannot read region file .*{missing}"):

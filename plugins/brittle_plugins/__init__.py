@@ -8,6 +8,7 @@ from brittle_eval import hookimpl
 @hookimpl
 def brittle_attributions() -> dict[str, str]:
     return {
+        "actsvd": "brittle_plugins.actsvd:ActSVD",
         "magnitude": "brittle_plugins.magnitude:Magnitude",
         "random": "brittle_plugins.random:Random",
         "snip": "brittle_plugins.snip:Snip",
@@ -19,8 +20,11 @@ def brittle_attributions() -> dict[str, str]:
 def brittle_isolations() -> dict[str, str]:
     return {
         "bottom": "brittle_plugins.bottom:Bottom",
+        "bottom-ranks": "brittle_plugins.bottom_ranks:BottomRanks",
+        "orthogonal": "brittle_plugins.orthogonal:Orthogonal",
         "set-difference": "brittle_plugins.set_difference:SetDifference",
         "top": "brittle_plugins.top:Top",
+        "top-ranks": "brittle_plugins.top_ranks:TopRanks",
     }
 
 
