@@ -18,12 +18,17 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     GPT2Config,
+    GptOssConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
+    NemotronHConfig,
     OPTConfig,
+    Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
 )
 
 from brittle_eval.attribute import Pass, accumulate, scores
@@ -116,6 +121,49 @@ def opt(seed: int = 0) -> PreTrainedModel:
     return build(OPTConfig(vocab_size=VOCABULARY, **sizes, **depth, **ends), seed)
 
 
+def phi3(seed: int = 0) -> PreTrainedModel:
+    """Query, key and value are one weight, and so are gate and up."""
+    return build(Phi3Config(**_shape(2), tie_word_embeddings=False), seed)
+
+
+def mixtral(seed: int = 0) -> PreTrainedModel:
+    """Four fused experts a block, stored (experts, out, in); two of them for a token."""
+    return build(MixtralConfig(**_shape(2), num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False), seed)
+
+
+def qwen3_moe(seed: int = 0) -> PreTrainedModel:
+    """A plain first block and then fused experts; queries and keys have norms of their own."""
+    sizes: dict[str, Any] = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "mlp_only_layers": [0],
+        "head_dim": 8,
+    }
+    return build(Qwen3MoeConfig(**_shape(2), tie_word_embeddings=False, **sizes), seed)
+
+
+def gpt_oss(seed: int = 0) -> PreTrainedModel:
+    """Fused experts with biases, stored (experts, in, out), gate and up interleaved; attention with sinks."""
+    sizes: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "sliding_window": 8}
+    eager: dict[str, Any] = {"attn_implementation": "eager"}
+    return build(GptOssConfig(**_shape(2), tie_word_embeddings=False, **eager, **sizes), seed)
+
+
+def nemotron(seed: int = 0) -> PreTrainedModel:
+    """Fused experts without a gate after an attention block."""
+    sizes: dict[str, Any] = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8}
+    return build(NemotronHConfig(**_shape(2), layers_block_type=["attention", "moe"], tie_word_embeddings=False, **sizes), seed)
+
+
+EXPERTS: dict[str, Callable[[], PreTrainedModel]] = {
+    "mixtral": mixtral,
+    "qwen3-moe": qwen3_moe,
+    "gpt-oss": gpt_oss,
+    "nemotron": nemotron,
+}
+"""Models with fused experts."""
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": llama,
     "biased": biased,
@@ -123,6 +171,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "gemma2": gemma2,
     "mistral": mistral,
     "opt": opt,
+    "phi3": phi3,
 }
 
 
@@ -165,7 +214,7 @@ def attribute(
     """Scores of all weights, or of those in `only`, from one behaviour's examples."""
     weights = {address: weight for address, weight in weights_of(model).items() if not only or address in only}
     states = accumulate(model, method, weights, {"safety": data}, Pass(PAD, size))["safety"]
-    return {weight.name: scores(method, weight, states[weight.name]) for weight in weights.values()}
+    return {weight.name: scores(method, weight, states[weight.name]) for weight in weights.values() if weight.name in states}
 
 
 def random_region(model: PreTrainedModel, share: float, seed: int = 0) -> Region:

@@ -15,7 +15,7 @@ FLOORS = (
     ("errors", "regions", "scores"),
     ("methods", "hookspecs", "options", "recipe", "stats", "coherence", "progress"),
     ("discovery", "plugins", "cards", "data", "store", "weights"),
-    ("chat", "calibration", "attribute", "isolate", "edit", "controls"),
+    ("chat", "calibration", "experts", "attribute", "isolate", "edit", "controls"),
     ("generate", "measures", "lm", "evaluate", "train"),
     ("record", "judging", "assess", "conclude", "listing", "table"),
     ("align", "organism", "prepare", "base", "behaviours", "session", "run", "cli_run", "cli_organism", "cli"),
