@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from brittle_eval.regions import Mask, Part, Region, Whole
     from brittle_eval.scores import Compare, highest, select, share
+    from brittle_eval.units import Member, Unit, UnitKind, unit_mask
 
 __version__ = "0.1.0"
 
@@ -38,12 +39,15 @@ __all__ = [
     "Isolation",
     "Judge",
     "Mask",
+    "Member",
     "Modification",
     "Part",
     "Record",
     "Region",
     "Seen",
     "Share",
+    "Unit",
+    "UnitKind",
     "UnknownName",
     "Verdict",
     "Weight",
@@ -53,6 +57,7 @@ __all__ = [
     "select",
     "share",
     "sources",
+    "unit_mask",
 ]
 
 _HOME = {
@@ -61,6 +66,7 @@ _HOME = {
     "hookspecs": ("hookimpl",),
     "regions": ("Mask", "Part", "Region", "Whole"),
     "scores": ("Compare", "highest", "select", "share"),
+    "units": ("Member", "Unit", "UnitKind", "unit_mask"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 """Where a public name lives; those not named here live in `methods`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,8 +57,10 @@ class Coverage:
 
     editable: int = 0
     total: int = 0
+    weights: int = 0
     skipped: list[tuple[str, int, str]] = field(default_factory=list)
     outside: list[tuple[str, int]] = field(default_factory=list)
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -66,14 +68,30 @@ class Coverage:
         matrices = self.editable + sum(size for _, size, reason in self.skipped if reason != "a vector")
         return self.editable / matrices if matrices else 0.0
 
+    def add(self, plan: str, model: nn.Module, scope: Sequence[Address], found: Mapping[str, Any]) -> list[str]:
+        """What a plan looked at, and what it left out in words: weights by behaviour that never reached them, and units."""
+        sizes = {address.name: address.view(model).numel() for address in scope}
+        unreached: Mapping[str, Sequence[str]] = found.get("unreached", {})
+        unscored = {name for names in unreached.values() for name in names}
+        scored = sum(size for name, size in sizes.items() if name not in unscored) if found else 0
+        self.plans[plan] = {"weights": len(sizes), "parameters": sum(sizes.values()), "scored": scored, **found}
+        lines = [f"scope: {len(sizes)} weights of {self.weights}"] if len(sizes) < self.weights else []
+        lines += [f"left out: {len(names)} weights that saw no token of {behaviour}" for behaviour, names in unreached.items()]
+        for kind, units in found.get("units", {}).items():
+            missing = units["left_out"]
+            lines += [f"{units['count']} {kind}s" + (f"; left out: {missing[0]} (of {len(missing)} blocks)" if missing else "")]
+        return lines
+
     def report(self) -> dict[str, Any]:
-        """All of it, for a file: every parameter tensor that no plan edits, with its size and the reason."""
+        """All of it, for a file: every parameter that no plan edits with the reason, and what each plan scored."""
         left_out = [*self.skipped, *((name, size, "outside the blocks") for name, size in self.outside)]
         return {
             "parameters": self.total,
             "editable": self.editable,
+            "weights": self.weights,
             "share_of_block_matrices": self.share,
             "skipped": [{"name": name, "parameters": size, "reason": reason} for name, size, reason in left_out],
+            "plans": self.plans,
         }
 
 
@@ -109,9 +127,10 @@ def find_weights(model: PreTrainedModel) -> tuple[list[Address], Coverage]:
     inside: set[int] = set()
     for number, (prefix, block) in enumerate(decoder_blocks(model)):
         for name, module in block.named_modules():
-            for address, parameter in _of_module(f"{prefix}.{name}", module, number):
+            for own, parameter in _of_module(f"{prefix}.{name}", module, number):
                 if id(parameter) not in seen:
-                    addresses += address
+                    addresses += own
+                    coverage.weights += len(own)
                     coverage.editable += parameter.numel()
                     seen.add(id(parameter))
         for name, parameter in block.named_parameters():

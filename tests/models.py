@@ -16,12 +16,16 @@ from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
     Gemma2Config,
     GPT2Config,
+    GPTNeoXConfig,
     GptOssConfig,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    MptConfig,
     NemotronHConfig,
     OPTConfig,
     Phi3Config,
@@ -154,6 +158,34 @@ def nemotron(seed: int = 0) -> PreTrainedModel:
     """Fused experts without a gate after an attention block."""
     sizes: dict[str, Any] = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8}
     return build(NemotronHConfig(**_shape(2), layers_block_type=["attention", "moe"], tie_word_embeddings=False, **sizes), seed)
+
+
+def gpt_neox(seed: int = 0) -> PreTrainedModel:
+    """Query, key and value are one weight, head by head; attention and MLP side by side."""
+    sizes = _shape(2) | {"tie_word_embeddings": False}
+    sizes.pop("num_key_value_heads")
+    return build(GPTNeoXConfig(**sizes), seed)
+
+
+def falcon(heads: Literal["own", "one", "groups"] = "groups", seed: int = 0) -> PreTrainedModel:
+    """Query, key and value are one weight: head by head, with one key for all heads, or group by group."""
+    sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends: dict[str, Any] = {"pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": END, "initializer_range": 0.25}
+    kind: dict[str, Any] = {"new_decoder_architecture": heads == "groups", "multi_query": heads == "one"}
+    kind["num_kv_heads"] = 2 if heads == "groups" else 4
+    return build(FalconConfig(**sizes, **ends, **kind, ffn_hidden_size=48, bias=False), seed)
+
+
+def bloom(seed: int = 0) -> PreTrainedModel:
+    """Query, key and value are one weight, head by head."""
+    sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.25}
+    return build(BloomConfig(**sizes, pad_token_id=PAD, bos_token_id=1, eos_token_id=END), seed)
+
+
+def mpt(seed: int = 0) -> PreTrainedModel:
+    """Query, key and value are one weight, one after the other."""
+    sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "d_model": 32, "n_layers": 2, "n_heads": 4, "expansion_ratio": 2}
+    return build(MptConfig(**sizes, initializer_range=0.25, pad_token_id=PAD, bos_token_id=1, eos_token_id=END), seed)
 
 
 EXPERTS: dict[str, Callable[[], PreTrainedModel]] = {

@@ -67,6 +67,45 @@ def test_a_run_from_command_to_rows(
     assert "edited" in printed and "magnitude-0" in printed and "limited run" in printed
 
 
+def test_a_scope_and_what_was_covered_are_on_record(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [*arguments, "--modify", "magnitude+heads+ablate:count=2,blocks=1,modules=self_attn.*", "--controls", "random:1"]
+    assert main(line) == 0
+    found = rows(tmp_path / "run")
+    (edited,) = (row for row in found.values() if row["kind"] == "edited")
+    assert "scope.blocks=1,scope.modules=self_attn.*" in edited["plan"]
+    assert edited["region"]["count"] in (2 * 16 * 32, 2 * 16 * 32 + 2 * 8 * 32), "two heads, and keys and values if of one group"
+    report = json.loads((tmp_path / "run" / "coverage.json").read_text())
+    assert report["weights"] == 14 and report["share_of_block_matrices"] == 1.0
+    assert sum(entry["parameters"] for entry in report["skipped"]) + report["editable"] == report["parameters"]
+    (plan,) = report["plans"].values()
+    assert plan == {
+        "weights": 4,
+        "parameters": 3072,
+        "scored": 3072,
+        "unreached": {},
+        "units": {"query-head": {"count": 8, "left_out": []}},
+    }
+    said = capsys.readouterr().err
+    assert "scope: 4 weights of 14" in said and "8 query-heads" in said
+    (tmp_path / "run" / "rows.jsonl").unlink()
+    assert main(line) == 0
+    assert json.loads((tmp_path / "run" / "coverage.json").read_text()) == report
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [("blocks=2", "the model has blocks 0 to 1, and not 2"), ("modules=q_prj", "unknown module 'q_prj': did you mean q_proj")],
+)
+def test_a_scope_that_the_model_lacks_ends_before_anything_is_evaluated(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, said: str
+) -> None:
+    assert main([*arguments, "--modify", f"magnitude+top+ablate:{options}"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run" / "unedited").exists()
+
+
 def test_samples_are_private_and_rows_hold_no_text(arguments: list[str], tmp_path: Path) -> None:
     assert main([*arguments, "--modify", "none"]) == 0
     folder = tmp_path / "run"

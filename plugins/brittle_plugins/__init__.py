@@ -19,6 +19,8 @@ def brittle_attributions() -> dict[str, str]:
 def brittle_isolations() -> dict[str, str]:
     return {
         "bottom": "brittle_plugins.bottom:Bottom",
+        "heads": "brittle_plugins.heads:Heads",
+        "n-m": "brittle_plugins.n_m:NM",
         "set-difference": "brittle_plugins.set_difference:SetDifference",
         "top": "brittle_plugins.top:Top",
     }
@@ -28,6 +30,7 @@ def brittle_isolations() -> dict[str, str]:
 def brittle_modifications() -> dict[str, str]:
     return {
         "ablate": "brittle_plugins.ablate:Ablate",
+        "keep": "brittle_plugins.keep:Keep",
         "restore": "brittle_plugins.restore:Restore",
     }
 
