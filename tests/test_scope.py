@@ -10,7 +10,8 @@ from brittle_eval.errors import BrittleError
 from brittle_eval.recipe import build, parse
 from brittle_eval.scope import SCOPE, Scope
 from brittle_eval.weights import find_weights
-from tests.models import gpt2, llama, mixtral
+from tests.architectures import mixtral
+from tests.models import gpt2, llama
 from tests.test_recipe import RECIPES, Card, Known, mistake, read
 
 LLAMA = find_weights(llama(layers=4))[0]

@@ -22,8 +22,9 @@ from brittle_plugins.heads import Heads
 from brittle_plugins.keep import Keep
 from brittle_plugins.magnitude import Magnitude
 from brittle_plugins.n_m import NM
+from tests.architectures import mixtral
 from tests.editing import edit
-from tests.models import PAD, gpt2, llama, mixtral
+from tests.models import PAD, gpt2, llama
 from tests.test_builtin_methods import CONTEXT, DTYPES, generator, weight
 from tests.test_units import entering, of, output_of
 
@@ -48,7 +49,7 @@ def draw(seed: int) -> dict[str, Tensor]:
 
 def total(head: Unit, scores: Mapping[str, Tensor], how: str) -> float:
     """Sum or mean over the head's query rows and output columns, entry by entry."""
-    entries = []
+    entries: list[float] = []
     for member in head.members:
         for index in member.indices:
             line = scores[member.weight][index] if member.axis == 0 else scores[member.weight][:, index]

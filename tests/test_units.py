@@ -16,8 +16,9 @@ from brittle_eval.regions import Region
 from brittle_eval.units import Member, Unit, UnitKind, unit_mask
 from brittle_eval.weights import Address, find_weights
 from brittle_plugins.ablate import Ablate
+from tests.architectures import bloom, falcon, gpt_neox, gpt_oss, mixtral, mpt, nemotron, qwen3_moe
 from tests.editing import edit
-from tests.models import MODELS, bloom, falcon, gpt_neox, gpt_oss, llama, mixtral, mpt, nemotron, phi3, qwen3_moe
+from tests.models import MODELS, llama, phi3
 
 IDS = torch.tensor([[5, 17, 40, 9, 211, 33]])
 GROUPS: dict[str, tuple[Callable[[], PreTrainedModel], int]] = {
@@ -196,7 +197,7 @@ def test_a_block_without_heads_and_a_layout_that_nobody_told_us_are_left_out() -
     found, left_out = find_units(nemotron(), find_weights(nemotron())[0], "query-head")
     assert {unit.block for unit in found} == {0} and left_out == ["block 1: no query-head of a known layout"]
     model = phi3()
-    model.config.model_type = "unheard-of"
+    vars(model.config)["model_type"] = "unheard-of"
     found, left_out = find_units(model, find_weights(model)[0], "query-head")
     assert found == [] and len(left_out) == 2
 
