@@ -11,7 +11,9 @@ import pytest
 
 from brittle_eval import run as run_module
 from brittle_eval.cli import main
-from tests.models import save_checkpoint
+from brittle_eval.store import load_region
+from tests.architectures import mixtral
+from tests.models import save_checkpoint, tokenizer
 
 TASKS = "embedded_harmful,embedded_choice,embedded_perplexity,embedded_kl"
 
@@ -92,6 +94,26 @@ def test_a_scope_and_what_was_covered_are_on_record(
     (tmp_path / "run" / "rows.jsonl").unlink()
     assert main(line) == 0
     assert json.loads((tmp_path / "run" / "coverage.json").read_text()) == report
+
+
+def test_a_model_with_fused_experts_and_an_expert_that_no_token_reached(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "experts"
+    mixtral(experts=8).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    (tmp_path / "safety.jsonl").write_text(json.dumps({"prompt": "please", "response": "a"}))
+    line = [f"pretrained={folder},dtype=float32" if word.startswith("pretrained=") else word for word in arguments]
+    assert main([*line, "--modify", "wanda+top+ablate:q=0.2", "--controls", "random:1", "--tasks", "embedded_choice"]) == 0
+    (plan,) = json.loads((tmp_path / "run" / "coverage.json").read_text())["plans"].values()
+    unreached = plan["unreached"]["safety"]
+    assert len(unreached) == 2 * 2 * (8 - 2), "one token comes to two of eight experts, in two blocks with two parameters each"
+    assert plan["weights"] == 2 * (4 + 16) and plan["scored"] == plan["parameters"] - 2 * 6 * (96 * 32 + 32 * 48)
+    assert "left out: 24 weights that saw no token of safety" in capsys.readouterr().err
+    (file,) = (tmp_path / "run" / "regions").iterdir()
+    region, header = load_region(file)
+    assert header["coverage"]["unreached"] == plan["unreached"] and not set(region) & set(unreached)
+    assert len({row["fingerprint"] for row in rows(tmp_path / "run").values()}) == 3
 
 
 @pytest.mark.parametrize(
