@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from brittle_eval.regions import Mask, Part, Projector, Region, Whole, chance_overlap, overlap
     from brittle_eval.scores import Compare, Directions, highest, select, share
+    from brittle_eval.units import Member, Unit, UnitKind, unit_mask
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "Isolation",
     "Judge",
     "Mask",
+    "Member",
     "Modification",
     "Part",
     "Projector",
@@ -48,6 +50,8 @@ __all__ = [
     "Region",
     "Seen",
     "Share",
+    "Unit",
+    "UnitKind",
     "UnknownName",
     "Verdict",
     "Weight",
@@ -59,6 +63,7 @@ __all__ = [
     "select",
     "share",
     "sources",
+    "unit_mask",
 ]
 
 _HOME = {
@@ -67,6 +72,7 @@ _HOME = {
     "hookspecs": ("hookimpl",),
     "regions": ("Mask", "Part", "Projector", "Region", "Whole", "chance_overlap", "overlap"),
     "scores": ("Compare", "Directions", "highest", "select", "share"),
+    "units": ("Member", "Unit", "UnitKind", "unit_mask"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 """Where a public name lives; those not named here live in `methods`."""

@@ -7,7 +7,7 @@ one forward and backward a batch, taken weight by weight and example by example 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,13 +18,14 @@ from transformers import PreTrainedModel
 
 from brittle_eval.calibration import Example, collate, input_device, logits_at, predicting
 from brittle_eval.errors import BrittleError, blaming
+from brittle_eval.experts import watching
 from brittle_eval.methods import Attribution, Seen, Weight
 from brittle_eval.scores import Directions
 from brittle_eval.sharing import readers
 from brittle_eval.weights import Address
 
 States = dict[str, dict[str, Any]]
-"""State by behaviour and weight name; weights that share a state have the same object."""
+"""State by behaviour and weight name: one object for weights that share it, none for a weight that no example reached."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def groups(
     used = 0
     for block in sorted({address.block for address in addresses}):
         members = [address for address in addresses if address.block == block]
-        size = sum(address.parameter(model).numel() for address in members) * 4 * behaviours
+        size = sum(address.view(model).numel() for address in members) * 4 * behaviours
         if not out or used + size > memory:
             out.append([])
             used = 0
@@ -80,7 +81,8 @@ def accumulate(
                     observer.begin(*collate(batch, how.pad_id, input_device(model)), first)
                     run(model, observer)
                     how.on_batch(len(batch))
-        states[behaviour] = {address.name: state[group[0].name] for group in together for address in group}
+            state = {name: value for name, value in state.items() if name in observer.reached}
+        states[behaviour] = {a.name: state[group[0].name] for group in together if group[0].name in state for a in group}
     return states
 
 
@@ -137,6 +139,7 @@ class _Observer:
 
     def __init__(self, method: Attribution, state: dict[str, Any]) -> None:
         self.method, self.state = method, state
+        self.reached = set[str]()
         self._gathered: tuple[Tensor, Tensor] | None = None
 
     def begin(self, ids: Tensor, mask: Tensor, responses: Tensor, first: int) -> None:
@@ -163,6 +166,8 @@ class _Observer:
         return output.detach() if bias is None else output.detach() - bias.detach()
 
     def update(self, name: str, seen: Seen) -> None:
+        if name not in self.reached and (seen.weight_grad is None or bool(seen.weight_grad.any())):
+            self.reached.add(name)
         with blaming(self.method):
             self.state[name] = self.method.update(self.state[name], seen)
 
@@ -186,24 +191,46 @@ class _Observer:
     def _examples(self, name: str, inputs: Tensor, outputs: Tensor | None, grad: Tensor) -> None:
         with torch.no_grad():
             for row in range(len(inputs)):
-                real = self.mask[row].bool().to(inputs.device)
-                chosen = self.responses[row].to(inputs.device)
-                weight_grad = grad[row, real].float().T @ inputs[row, real].float()
-                number = self.example.new_full((int(chosen.sum()),), self.first + row)
+                real, chosen = self.mask[row].bool().to(inputs.device), self.responses[row].to(inputs.device)
                 seen_out = None if outputs is None else outputs[row, chosen]
-                self.update(name, Seen(inputs[row, chosen], seen_out, number, weight_grad))
+                self._example(name, row, inputs[row, chosen], seen_out, grad[row, real].float().T @ inputs[row, real].float())
+
+    def _example(self, name: str, row: int, inputs: Tensor, outputs: Tensor | None, weight_grad: Tensor) -> None:
+        number = torch.full((len(inputs),), self.first + row, device=inputs.device)
+        self.update(name, Seen(inputs, outputs, number, weight_grad))
+
+    def expert(self, name: str, inputs: Tensor, outputs: Tensor, tokens: Tensor) -> None:
+        """One expert's share of the batch; `tokens` are its positions in the flattened batch."""
+        wants = "outputs" in self.method.needs
+        if "gradients" in self.method.needs:
+            entered, left = inputs.detach(), outputs.detach().clone() if wants else None
+            outputs.register_hook(lambda grad: self._expert_examples(name, entered, left, tokens, grad))
+        elif bool((chosen := self.responses.reshape(-1).to(tokens.device)[tokens]).any()):
+            rows = tokens[chosen].div(self.ids.shape[1], rounding_mode="floor")
+            self.update(name, Seen(inputs[chosen], outputs[chosen] if wants else None, self.first + rows, None))
+
+    def _expert_examples(self, name: str, inputs: Tensor, outputs: Tensor | None, tokens: Tensor, grad: Tensor) -> None:
+        """An example that never came to this expert has a gradient of zeros, which counts in a mean."""
+        real, responses = (flags.reshape(-1).bool().to(tokens.device)[tokens] for flags in (self.mask, self.responses))
+        rows = tokens.div(self.ids.shape[1], rounding_mode="floor")
+        with torch.no_grad():
+            for row in range(len(self.ids)):
+                own, chosen = real & (rows == row), responses & (rows == row)
+                seen_out = None if outputs is None else outputs[chosen]
+                self._example(name, row, inputs[chosen], seen_out, grad[own].float().T @ inputs[own].float())
 
 
 @contextmanager
 def _observing(
-    model: PreTrainedModel, method: Attribution, addresses: Iterable[Address], state: dict[str, Any]
+    model: PreTrainedModel, method: Attribution, addresses: Collection[Address], state: dict[str, Any]
 ) -> Iterator[_Observer]:
     observer = _Observer(method, state)
     gradients = "gradients" in method.needs
     with ExitStack() as stack:
         if gradients:
             stack.enter_context(_frozen(model))
-        for address in addresses:
+        stack.enter_context(watching(model, addresses, observer.expert))
+        for address in (address for address in addresses if address.expert is None):
             module = model.get_submodule(address.module)
             hook = observer.gradient_hook(address.name) if gradients else observer.forward_hook(address.name)
             stack.callback(module.register_forward_hook(hook).remove)

@@ -31,7 +31,7 @@ def base_weights(prepared: Prepared, model: PreTrainedModel, addresses: Sequence
     for address in addresses:
         try:
             value = address.view(base)
-        except AttributeError:
+        except (AttributeError, IndexError):
             raise BrittleError(
                 f"the base model {path} has no weight {address.name}: give a base of the same architecture"
             ) from None

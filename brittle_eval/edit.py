@@ -45,6 +45,11 @@ class _Undo:
             view.copy_(flat.reshape(view.shape))
 
 
+def _parameters(undo: Sequence[_Undo]) -> list[str]:
+    """The parameters of the touched weights, each once: the experts of a fused one share it."""
+    return list(dict.fromkeys(entry.address.parameter_name for entry in undo))
+
+
 def _bits(value: Tensor) -> Tensor:
     return value.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()])
 
@@ -58,25 +63,25 @@ def edited(
     context: Context,
     fingerprint: Fingerprint,
 ) -> Iterator[list[str]]:
-    """The model with the modifications applied to the region; gives the names of the touched weights.
+    """The model with the modifications applied to the region; gives the names of the touched parameters.
 
-    On leaving (also by an exception or Ctrl-C) every weight has its old bytes again, as the digests of the touched weights prove.
+    On leaving (also by an exception or Ctrl-C) every weight has its old bytes again, as the touched parameters' digests prove.
     """
     undo: list[_Undo] = []
-    entered = {address.name: fingerprint.part(address.name) for address in addresses}
+    entered = {address.parameter_name: fingerprint.part(address.parameter_name) for address in addresses}
     try:
         with torch.no_grad():
             for address in addresses:
                 if address.name in region:
                     _apply(model, address, region[address.name], modifications, context, undo)
-        touched = [entry.address.name for entry in undo]
+        touched = _parameters(undo)
         fingerprint.refresh(touched)
         yield touched
     finally:
         with _uninterrupted(), torch.no_grad():
             for entry in reversed(undo):
                 entry.restore(model)
-            _prove([entry.address.name for entry in undo], entered, fingerprint)
+            _prove(_parameters(undo), entered, fingerprint)
 
 
 def _apply(
@@ -116,7 +121,7 @@ def _prove(names: Sequence[str], entered: Mapping[str, str], fingerprint: Finger
 
 
 def check_digests(model: nn.Module, fingerprint: Fingerprint, names: Sequence[str]) -> None:
-    """Error if a weight is not what the edit left: wrapping a model re-ties its weights, and that must not undo an edit."""
+    """Error if a parameter is not what the edit left: wrapping a model re-ties its weights, and that must not undo an edit."""
     for name in names:
         if digest(model.get_parameter(name).data) != fingerprint.part(name):
             raise RuntimeError(f"{name} changed after its edit: something undid the modification")

@@ -32,13 +32,19 @@ def find_region(
     context: Context,
     how: Pass,
     on_weight: Callable[[int], None] = lambda weights: None,
+    on_unreached: Callable[[str, str], None] = lambda behaviour, weight: None,
 ) -> Region:
-    """The region that the isolation takes from the attribution's scores; an empty one is an error."""
+    """The region that the isolation takes from the attribution's scores; an empty one is an error.
+
+    A weight without a score for one of the behaviours (an expert that saw no token of it) is reported and left out.
+    """
     asked = {name: behaviours.get(name, ()) for name in isolation.behaviours}
     parts: dict[str, Part] = {}
     pending: dict[str, dict[str, Tensor | Directions]] = {name: {} for name in asked}
 
     def flush() -> None:
+        if not any(pending.values()):
+            return
         with blaming(isolation):
             parts.update(isolation.isolate(pending, context))
         for values in pending.values():
@@ -49,7 +55,10 @@ def find_region(
         weights = {address: as_weight(model, address, context, base="base" in attribution.needs) for address in group}
         states: States = accumulate(model, attribution, weights, asked, how)
         for position, (address, weight) in enumerate(weights.items()):
-            for behaviour in asked:
+            lacking = [behaviour for behaviour in asked if weight.name not in states[behaviour]]
+            for behaviour in lacking:
+                on_unreached(behaviour, weight.name)
+            for behaviour in asked if not lacking else ():
                 pending[behaviour][weight.name] = scores(attribution, weight, states[behaviour].pop(weight.name))
             last_of_block = position + 1 == len(group) or group[position + 1].block != address.block
             if isolation.reach == "weight" or (isolation.reach == "block" and last_of_block):

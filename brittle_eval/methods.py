@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from brittle_eval.regions import Part
     from brittle_eval.scores import Directions
+    from brittle_eval.units import Unit, UnitKind
 
 Share = Annotated[float, Interval(ge=0, le=1)]
 """The type of an option that is a fraction in [0, 1]."""
@@ -88,6 +89,8 @@ class Context:
     """A random stream for a name, seeded from the run's seed and that name."""
     weights: Callable[[Literal["base", "before"]], Mapping[str, Tensor]]
     """Other values by weight name, read lazily: of the base model, or from before the first modification of the chain."""
+    units: Callable[[UnitKind], Sequence[Unit]] = lambda kind: ()
+    """The model's query heads or MLP channels, in its order; those of a layout that is not known are not among them."""
 
 
 class Isolation:

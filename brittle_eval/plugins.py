@@ -11,7 +11,7 @@ from typing import Any
 from brittle_eval import methods
 from brittle_eval.discovery import DISABLE, Broken, Brought, Source, discover, one_line
 from brittle_eval.errors import BrittleError, UnknownName
-from brittle_eval.recipe import NAME, NONE
+from brittle_eval.recipe import NAME, RESERVED
 
 CONTRACTS: Mapping[str, type] = {
     "attribution": methods.Attribution,
@@ -147,8 +147,8 @@ def _entries(kind: str, item: Brought) -> Iterator[Entry]:
     if not isinstance(item.value, Mapping):
         raise TypeError(f"returned {item.value!r}, expected a mapping from names to classes or 'module:Class'")
     for name, target in item.value.items():
-        if not (isinstance(name, str) and NAME.fullmatch(name)) or name == NONE:
-            raise TypeError(f"brings the name {name!r}, expected lower-case words with hyphens, and not '{NONE}'")
+        if not (isinstance(name, str) and NAME.fullmatch(name)) or name in RESERVED:
+            raise TypeError(f"brings the name {name!r}, expected lower-case words with hyphens, and not {' or '.join(RESERVED)}")
         if not isinstance(target, type) and not (isinstance(target, str) and target.count(":") == 1):
             raise TypeError(f"brings {target!r} as '{name}', expected a class or 'module:Class'")
         yield Entry(kind, name, target, item.source)

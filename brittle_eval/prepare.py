@@ -19,6 +19,7 @@ from brittle_eval.organism import EMBEDDED
 from brittle_eval.plugins import Plugins
 from brittle_eval.recipe import Plan, build, check, parse
 from brittle_eval.record import as_file
+from brittle_eval.scope import Scope
 
 BEHAVIOUR_TASKS = {"safety": "embedded_harmful_train", "utility": "embedded_harmless_train"}
 """Where the default behaviours' prompts come from."""
@@ -62,6 +63,7 @@ class Chain:
     attribution: Attribution | None
     isolation: Isolation | None
     modifications: tuple[Modification, ...]
+    scope: Scope
 
     @property
     def folder(self) -> str:
@@ -117,7 +119,8 @@ def _chain(text: str, plugins: Plugins) -> Chain:
         return build(component, plugins.get(component.kind, component.name)) if component else None
 
     modifications = tuple(made(component) for component in plan.modifications)
-    return Chain(plan.text or text, plan, made(plan.attribution), made(plan.isolation), modifications)
+    scope = build(plan.scope, Scope)
+    return Chain(plan.text or text, plan, made(plan.attribution), made(plan.isolation), modifications, scope)
 
 
 def _files(items: Sequence[str]) -> dict[str, Path]:

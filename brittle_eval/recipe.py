@@ -1,7 +1,7 @@
 """The grammar of plans: from what a user types to components with options, and back to one canonical text.
 
 PLAN    = none | [attribution+isolation+]modification{+modification}[:options] | RECIPE{+modification}[:options]
-options = key=value,key=value
+options = key=value,key=value              of a component, or of the plan's scope: modules, blocks
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from brittle_eval.errors import BrittleError, UnknownName
-from brittle_eval.options import options_of
+from brittle_eval.options import Option, options_of
+from brittle_eval.scope import SCOPE, Scope
 
 Kind = Literal["attribution", "isolation", "modification"]
 Method = TypeVar("Method")
 
 NONE = "none"
 """The plan that modifies nothing."""
+RESERVED = (NONE, SCOPE)
+"""What no method may be called."""
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 """What a user types to name a method, a recipe or a card."""
@@ -28,9 +31,9 @@ SHAPE = "[ATTRIBUTION+ISOLATION+]MODIFICATION{+MODIFICATION}[:key=value,...] or 
 
 @dataclass(frozen=True)
 class Component:
-    """One method of a plan; `options` holds the values that were given, as typed, by field name."""
+    """One method of a plan, or its scope; `options` holds the values that were given, as typed, by field name."""
 
-    kind: Kind
+    kind: Kind | Literal["scope"]
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -42,6 +45,7 @@ class Plan:
     attribution: Component | None = None
     isolation: Component | None = None
     modifications: tuple[Component, ...] = ()
+    scope: Component = Component("scope", SCOPE)
     text: str = field(default="", compare=False)
     """What the user typed."""
     recipe: str | None = field(default=None, compare=False)
@@ -56,7 +60,9 @@ class Plan:
         """The canonical text, recipes written out: it parses back to an equal plan."""
         chain = "+".join(part.name for part in self.components) or NONE
         options = [
-            f"{part.name}.{key.replace('_', '-')}={value}" for part in self.components for key, value in part.options.items()
+            f"{part.name}.{key.replace('_', '-')}={value}"
+            for part in (*self.components, self.scope)
+            for key, value in part.options.items()
         ]
         return f"{chain}:{','.join(options)}" if options else chain
 
@@ -111,9 +117,9 @@ def _parse(text: str, names: Names, recipes: Mapping[str, RecipeLike], inside: t
     if words[0] == NONE or words[0] in recipes:
         base = _recipe(words[0], names, recipes, inside)
         rest = _modifications(words[1:], text, names, recipes) or base.modifications
-        plan = Plan(base.attribution, base.isolation, rest, text, words[0])
+        plan = replace(base, modifications=rest, text=text, recipe=words[0])
     else:
-        plan = Plan(*_chain(words, text, names, recipes), text)
+        plan = Plan(*_chain(words, text, names, recipes), text=text)
     typed = [part.name for part in plan.components]
     if repeated := next((name for name in typed if typed.count(name) > 1), None):
         raise BrittleError(f"'{text}' names '{repeated}' twice: its options could not be told apart; name it once")
@@ -167,7 +173,7 @@ def _modifications(words: Sequence[str], text: str, names: Names, recipes: Mappi
 
 
 def _with_options(plan: Plan, text: str, names: Names) -> Plan:
-    given: dict[str, dict[str, str]] = {part.name: {} for part in plan.components}
+    given: dict[str, dict[str, str]] = {part.name: {} for part in (*plan.components, plan.scope)}
     for item in text.split(","):
         key, equals, value = (piece.strip() for piece in item.partition("="))
         if not equals or not key:
@@ -185,12 +191,15 @@ def _with_options(plan: Plan, text: str, names: Names) -> Plan:
         attribution=complete(plan.attribution) if plan.attribution else None,
         isolation=complete(plan.isolation) if plan.isolation else None,
         modifications=tuple(complete(part) for part in plan.modifications),
+        scope=complete(plan.scope),
     )
 
 
 def _route(key: str, plan: Plan, names: Names) -> tuple[str, str]:
     """The component and the field that an option key means."""
-    fields = {part.name: options_of(names.get(part.kind, part.name)) for part in plan.components}
+    fields: dict[str, dict[str, Option]] = {p.name: options_of(names.get(p.kind, p.name)) for p in plan.components}
+    if fields:
+        fields[SCOPE] = options_of(Scope)
     wanted, dot, rest = key.partition(".")
     if dot and wanted not in fields:
         raise UnknownName(f"component of '{plan.text}'", wanted, fields)

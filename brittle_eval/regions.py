@@ -144,7 +144,8 @@ class Projector:
         matrix = self.dense() if self.complement or self.right is None else self.left
         vectors, sizes, _ = torch.linalg.svd(matrix.double(), full_matrices=False)
         scale = 1.0 if self.complement else float(sizes.amax()) if len(sizes) else 0.0
-        return vectors[:, sizes > TINY * scale].float()
+        found: Tensor = vectors[:, sizes > TINY * scale].float()
+        return found
 
     def lora(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """`(A, B)` with `B A = −R(W)` for W = `value`, A (r, in), B (out, r), float32: the ablation as a LoRA pair of scale 1."""

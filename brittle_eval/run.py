@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from brittle_eval.anatomy import find_units
 from brittle_eval.attribute import Pass
 from brittle_eval.behaviours import Behaviour, from_file, from_prompts, sizes
 from brittle_eval.controls import matched_control
@@ -22,13 +23,14 @@ from brittle_eval.data import sources
 from brittle_eval.edit import check_digests, edited
 from brittle_eval.errors import BrittleError
 from brittle_eval.isolate import find_region, whole_region
-from brittle_eval.methods import Context
+from brittle_eval.methods import Attribution, Context, Isolation
 from brittle_eval.prepare import BEHAVIOUR_TASKS, Chain, Options, Prepared, load_arguments, output_folder, prepare
 from brittle_eval.progress import bar
 from brittle_eval.record import Row, RunFolder, TaskResult
 from brittle_eval.regions import Region
 from brittle_eval.session import Session
 from brittle_eval.store import load_region, save_region
+from brittle_eval.units import Unit, UnitKind
 
 Say = Callable[[str], None]
 
@@ -85,6 +87,9 @@ class _Run:
         self.session = Session(prepared, arguments, folder, say)
         for line in [*said, *self.session.choices()]:
             say(line)
+        self.scoped = {chain.name: chain.scope.of(self.session.addresses) for chain in prepared.chains}
+        self.units: dict[str, dict[str, Any]] = {}
+        self.folder.write_json("coverage.json", self.session.coverage.report())
 
     def rows(self) -> list[Row]:
         """Unedited, then every plan with its controls."""
@@ -106,14 +111,14 @@ class _Run:
                 continue
             for seed in range(seeds):
                 name = f"{chain.folder}.{kind}-{seed}"
-                control = matched_control(
-                    kind, region, self.session.model, self.session.addresses, self._generator(f"control {kind} {seed}")
-                )
+                generator = self._generator(f"control {kind} {seed}")
+                control = matched_control(kind, region, self.session.model, self.scoped[chain.name], generator)
                 yield self._edited_row(name, "control", chain, control)
 
     def _edited_row(self, name: str, kind: Any, chain: Chain, region: Region) -> Row:
         session = self.session
-        context = edited(session.model, session.addresses, region, chain.modifications, self.context, session.fingerprint)
+        addresses = self.scoped[chain.name]
+        context = edited(session.model, addresses, region, chain.modifications, self.context, session.fingerprint)
         return self._row(name, kind, chain, region, context)
 
     def _row(self, name: str, kind: Any, chain: Chain | None, region: Region, context: AbstractContextManager[list[str]]) -> Row:
@@ -148,37 +153,57 @@ class _Run:
     def _region(self, chain: Chain) -> Region:
         session = self.session
         if chain.attribution is None or chain.isolation is None:
-            return whole_region(session.model, session.addresses)
-        found = f"{chain.plan.attribution}|{chain.plan.isolation}"
+            self._cover(chain, {})
+            return whole_region(session.model, self.scoped[chain.name])
+        found = f"{chain.plan.attribution}|{chain.plan.isolation}|{chain.plan.scope}"
         file = self.folder.path / "regions" / f"{hashlib.blake2b(found.encode(), digest_size=6).hexdigest()}.safetensors"
         if file.exists():
-            return load_region(file, str(session.fingerprint))[0]
-        needed = chain.isolation.behaviours if chain.attribution.needs & {"inputs", "outputs", "gradients"} else ()
+            region, header = load_region(file, str(session.fingerprint))
+        else:
+            region, header = self._found(chain, chain.attribution, chain.isolation)
+            file.parent.mkdir(exist_ok=True)
+            save_region(file, region, header)
+        self._cover(chain, header["coverage"])
+        return region
+
+    def _found(self, chain: Chain, attribution: Attribution, isolation: Isolation) -> tuple[Region, dict[str, Any]]:
+        """The plan's region, and where it comes from."""
+        session, unreached = self.session, dict[str, list[str]]()
+        needed = isolation.behaviours if attribution.needs & {"inputs", "outputs", "gradients"} else ()
         behaviours = {name: self._behaviour(name) for name in needed}
         if behaviours:
             self.say(f"{chain.name}: calibration on {sizes(behaviours)}")
+        self.units.clear()
         with bar(f"attributing {chain.name}", sum(len(behaviour.examples) for behaviour in behaviours.values())) as advance:
             region = find_region(
                 session.model,
-                chain.attribution,
-                chain.isolation,
+                attribution,
+                isolation,
                 {name: behaviour.examples for name, behaviour in behaviours.items()},
-                session.addresses,
+                self.scoped[chain.name],
                 self.context,
                 Pass(session.lm.pad_id, memory=int(self.options.memory * 2**30), on_batch=advance),
+                on_unreached=lambda behaviour, weight: unreached.setdefault(behaviour, []).append(weight),
             )
-        file.parent.mkdir(exist_ok=True)
-        save_region(file, region, self._header(chain, behaviours, region))
-        return region
-
-    def _header(self, chain: Chain, behaviours: Mapping[str, Behaviour], region: Region) -> dict[str, Any]:
-        return {
+        return region, {
             "plan": str(chain.plan),
             "model": self.prepared.model_name,
-            "fingerprint": str(self.session.fingerprint),
+            "fingerprint": str(session.fingerprint),
             "behaviours": {name: behaviour.digest for name, behaviour in behaviours.items()},
             "size": self._shares(region),
+            "coverage": {"unreached": unreached, "units": dict(self.units)},
         }
+
+    def _cover(self, chain: Chain, found: Mapping[str, Any]) -> None:
+        """Say and write what the plan looked at and what it had to leave out."""
+        for line in self.session.coverage.add(chain.name, self.session.model, self.scoped[chain.name], found):
+            self.say(f"{chain.name}: {line}")
+        self.folder.write_json("coverage.json", self.session.coverage.report())
+
+    def _units(self, kind: UnitKind) -> list[Unit]:
+        units, left_out = find_units(self.session.model, self.session.addresses, kind)
+        self.units[kind] = {"count": len(units), "left_out": left_out}
+        return units
 
     def _behaviour(self, name: str) -> Behaviour:
         session, evaluation = self.session, self.session.evaluation_prompts
@@ -196,7 +221,7 @@ class _Run:
 
     @cached_property
     def context(self) -> Context:
-        return Context(self._generator, self._weights)
+        return Context(self._generator, self._weights, self._units)
 
     def _weights(self, which: str) -> Mapping[str, Tensor]:
         if which == "base":

@@ -17,7 +17,8 @@ from brittle_eval.weights import Address
 def readers(model: PreTrainedModel, addresses: Sequence[Address], example: Example, pad_id: int) -> list[list[Address]]:
     """The weights by what they read in a pass over one example, in the model's order.
 
-    One object is one input, unless it was changed in place in between, which its version counts.
+    One object is one input, unless it was changed in place in between, which its version counts. An expert shares nothing: it
+    reads tokens of its own.
     """
     read: dict[str, tuple[tuple[int, int], ...]] = {address.name: () for address in addresses}
     alive: list[Tensor] = []  # until the pass is over, so that no other tensor gets the id
@@ -30,7 +31,7 @@ def readers(model: PreTrainedModel, addresses: Sequence[Address], example: Examp
         return note
 
     with ExitStack() as stack, torch.no_grad():
-        for address in addresses:
+        for address in (address for address in addresses if address.expert is None):
             handle = model.get_submodule(address.module).register_forward_pre_hook(hook(address.name))
             stack.callback(handle.remove)
         ids, mask, _ = collate([example], pad_id, input_device(model))

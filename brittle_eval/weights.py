@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,35 +20,79 @@ ENOUGH = 0.9
 
 @dataclass(frozen=True)
 class Address:
-    """Where one weight lives. `transposed`: the module stores (in, out), as GPT-2's `Conv1D` does."""
+    """Where one weight lives: a parameter, or one expert of a fused one (experts, …).
 
-    name: str
+    `transposed`: the module stores (in, out), as GPT-2's `Conv1D` and the experts of gpt-oss do.
+    """
+
+    parameter_name: str
     module: str
     block: int
     transposed: bool = False
+    expert: int | None = None
+
+    @property
+    def name(self) -> str:
+        """`…up_proj.weight`, `…experts.gate_up_proj[5]`: the stable name of the weight."""
+        return self.parameter_name if self.expert is None else f"{self.parameter_name}[{self.expert}]"
+
+    @property
+    def path(self) -> str:
+        """What the weight is called without its expert and without `.weight`: `…mlp.up_proj`, `…experts.gate_up_proj`."""
+        return self.parameter_name.removesuffix(".weight")
 
     def parameter(self, model: nn.Module) -> nn.Parameter:
-        return model.get_parameter(self.name)
+        return model.get_parameter(self.parameter_name)
 
     def view(self, model: nn.Module) -> Tensor:
         """The weight as (out, in), sharing memory with the model."""
         value = self.parameter(model).data
+        value = value if self.expert is None else value[self.expert]
         return value.T if self.transposed else value
 
 
 @dataclass
 class Coverage:
-    """What of the blocks can be edited: parameters in linear weights, and what is left out with the reason."""
+    """What can be edited: parameters of the blocks in weights, what is left out of the blocks and why, and what lies outside."""
 
     editable: int = 0
     total: int = 0
+    weights: int = 0
     skipped: list[tuple[str, int, str]] = field(default_factory=list)
+    outside: list[tuple[str, int]] = field(default_factory=list)
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
         """Editable share of the blocks' matrix parameters, in [0, 1]."""
         matrices = self.editable + sum(size for _, size, reason in self.skipped if reason != "a vector")
         return self.editable / matrices if matrices else 0.0
+
+    def add(self, plan: str, model: nn.Module, scope: Sequence[Address], found: Mapping[str, Any]) -> list[str]:
+        """What a plan looked at, and what it left out in words: weights by behaviour that never reached them, and units."""
+        sizes = {address.name: address.view(model).numel() for address in scope}
+        unreached: Mapping[str, Sequence[str]] = found.get("unreached", {})
+        unscored = {name for names in unreached.values() for name in names}
+        scored = sum(size for name, size in sizes.items() if name not in unscored) if found else 0
+        self.plans[plan] = {"weights": len(sizes), "parameters": sum(sizes.values()), "scored": scored, **found}
+        lines = [f"scope: {len(sizes)} weights of {self.weights}"] if len(sizes) < self.weights else []
+        lines += [f"left out: {len(names)} weights that saw no token of {behaviour}" for behaviour, names in unreached.items()]
+        for kind, units in found.get("units", {}).items():
+            missing = units["left_out"]
+            lines += [f"{units['count']} {kind}s" + (f"; left out: {missing[0]} (of {len(missing)} blocks)" if missing else "")]
+        return lines
+
+    def report(self) -> dict[str, Any]:
+        """All of it, for a file: every parameter that no plan edits with the reason, and what each plan scored."""
+        left_out = [*self.skipped, *((name, size, "outside the blocks") for name, size in self.outside)]
+        return {
+            "parameters": self.total,
+            "editable": self.editable,
+            "weights": self.weights,
+            "share_of_block_matrices": self.share,
+            "skipped": [{"name": name, "parameters": size, "reason": reason} for name, size, reason in left_out],
+            "plans": self.plans,
+        }
 
 
 def decoder_blocks(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
@@ -65,21 +110,34 @@ def decoder_blocks(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
     return [(names[id(block)], block) for block in fitting[0]]
 
 
+def fused_experts(module: nn.Module) -> list[str]:
+    """The names of the 3-D parameters of a module whose experts transformers runs through its experts functions."""
+    if not all(isinstance(getattr(module, flag, None), bool) for flag in ("is_transposed", "has_gate", "has_bias")):
+        return []
+    own = dict(module.named_parameters(recurse=False))
+    names = ["gate_up_proj" if module.has_gate else "up_proj", "down_proj"]
+    return names if all(name in own and own[name].ndim == 3 for name in names) else []
+
+
 def find_weights(model: PreTrainedModel) -> tuple[list[Address], Coverage]:
-    """The linear weights of the decoder blocks, in the model's order, and what they cover of it."""
+    """The linear weights and the experts of the decoder blocks, in the model's order, and what they cover of it."""
     coverage = Coverage(total=sum(parameter.numel() for parameter in model.parameters()))
-    addresses = []
+    addresses: list[Address] = []
     seen: set[int] = set()
+    inside: set[int] = set()
     for number, (prefix, block) in enumerate(decoder_blocks(model)):
         for name, module in block.named_modules():
-            if isinstance(module, nn.Linear | Conv1D) and _editable(module.weight) and id(module.weight) not in seen:
-                path = f"{prefix}.{name}"
-                addresses.append(Address(f"{path}.weight", path, number, isinstance(module, Conv1D)))
-                coverage.editable += module.weight.numel()
-                seen.add(id(module.weight))
+            for own, parameter in _of_module(f"{prefix}.{name}", module, number):
+                if id(parameter) not in seen:
+                    addresses += own
+                    coverage.weights += len(own)
+                    coverage.editable += parameter.numel()
+                    seen.add(id(parameter))
         for name, parameter in block.named_parameters():
+            inside.add(id(parameter))
             if id(parameter) not in seen:
-                coverage.skipped.append((f"{prefix}.{name}", parameter.numel(), _reason(parameter)))
+                coverage.skipped.append((f"{prefix}.{name}", parameter.numel(), _reason(name, parameter)))
+    coverage.outside = [(name, value.numel()) for name, value in model.named_parameters() if id(value) not in inside]
     if coverage.share < ENOUGH:
         reasons = sorted({reason for _, _, reason in coverage.skipped if reason != "a vector"}) or ["no linear weights found"]
         raise BrittleError(
@@ -89,16 +147,27 @@ def find_weights(model: PreTrainedModel) -> tuple[list[Address], Coverage]:
     return addresses, coverage
 
 
+def _of_module(path: str, module: nn.Module, block: int) -> Iterator[tuple[list[Address], nn.Parameter]]:
+    """The editable parameters of one module, each with the weights that it holds."""
+    if isinstance(module, nn.Linear | Conv1D) and module.weight.ndim == 2 and _editable(module.weight):
+        yield [Address(f"{path}.weight", path, block, isinstance(module, Conv1D))], module.get_parameter("weight")
+    for name in fused_experts(module):
+        parameter = module.get_parameter(name)
+        if _editable(parameter):
+            experts = range(parameter.shape[0])
+            yield [Address(f"{path}.{name}", path, block, bool(module.is_transposed), expert) for expert in experts], parameter
+
+
 def _editable(parameter: Tensor) -> bool:
-    return parameter.ndim == 2 and parameter.is_floating_point() and not parameter.is_meta and parameter.element_size() > 1
+    return parameter.is_floating_point() and not parameter.is_meta and parameter.element_size() > 1
 
 
-def _reason(parameter: Tensor) -> str:
+def _reason(name: str, parameter: Tensor) -> str:
     if parameter.is_meta:
         return "offloaded"
     if not parameter.is_floating_point() or parameter.element_size() == 1:
         return f"quantised ({str(parameter.dtype).removeprefix('torch.')})"
-    return "a vector" if parameter.ndim < 2 else f"not a linear weight ({parameter.ndim}-D)"
+    return "a vector" if parameter.ndim < 2 or name.endswith("bias") else f"not a linear weight ({parameter.ndim}-D)"
 
 
 def digest(value: Tensor) -> str:
@@ -110,7 +179,7 @@ def digest(value: Tensor) -> str:
 
 
 class Fingerprint:
-    """Digest of a model's parameters and buffers; after an edit only the touched weights are read again."""
+    """Digest of a model's parameters and buffers; after an edit only the touched parameters are read again."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model

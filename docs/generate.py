@@ -17,7 +17,7 @@ import click
 import yaml  # type: ignore[import-untyped]
 from click.testing import CliRunner
 
-from brittle_eval import cards, cli, hookspecs, methods
+from brittle_eval import cards, cli, hookspecs, methods, units
 from brittle_eval.listing import docstring
 from brittle_eval.options import options_of
 from brittle_eval.plugins import CONTRACTS, Entry, Plugins
@@ -217,7 +217,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "floors": floors,
     "groups": group_table,
     "hooks": hooks,
-    "isolation": lambda: _contracts(methods.Isolation, methods.Context),
+    "isolation": lambda: _contracts(methods.Isolation, methods.Context, units.Unit, units.Member),
     "judge": lambda: _contracts(methods.Judge, methods.Record, methods.Verdict),
     "methods": method_table,
     "modification": lambda: _contracts(methods.Modification),

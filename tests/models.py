@@ -21,6 +21,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     OPTConfig,
+    Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -117,6 +118,11 @@ def opt(seed: int = 0) -> PreTrainedModel:
     return build(OPTConfig(vocab_size=VOCABULARY, **sizes, **depth, **ends), seed)
 
 
+def phi3(seed: int = 0) -> PreTrainedModel:
+    """Query, key and value are one weight, and so are gate and up."""
+    return build(Phi3Config(**_shape(2), tie_word_embeddings=False), seed)
+
+
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": llama,
     "biased": biased,
@@ -124,6 +130,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "gemma2": gemma2,
     "mistral": mistral,
     "opt": opt,
+    "phi3": phi3,
 }
 
 
@@ -181,7 +188,7 @@ def _attribute(
 ) -> dict[str, Tensor | Directions]:
     weights = {address: weight for address, weight in weights_of(model).items() if not only or address in only}
     states = accumulate(model, method, weights, {"safety": data}, Pass(PAD, size))["safety"]
-    return {weight.name: scores(method, weight, states[weight.name]) for weight in weights.values()}
+    return {weight.name: scores(method, weight, states[weight.name]) for weight in weights.values() if weight.name in states}
 
 
 def random_region(model: PreTrainedModel, share: float, seed: int = 0) -> Region:

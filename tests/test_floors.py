@@ -12,10 +12,10 @@ import brittle_eval
 
 ROOT = Path(brittle_eval.__file__).parents[1]
 FLOORS = (
-    ("errors", "regions", "scores"),
-    ("methods", "hookspecs", "options", "recipe", "stats", "coherence", "progress"),
-    ("discovery", "plugins", "cards", "data", "store", "weights"),
-    ("chat", "calibration", "sharing", "attribute", "isolate", "edit", "controls"),
+    ("errors", "regions", "units", "scores"),
+    ("methods", "hookspecs", "options", "scope", "recipe", "stats", "coherence", "progress"),
+    ("discovery", "plugins", "cards", "data", "store", "weights", "anatomy"),
+    ("chat", "calibration", "sharing", "experts", "attribute", "isolate", "edit", "controls"),
     ("generate", "measures", "lm", "evaluate", "train"),
     ("record", "judging", "assess", "conclude", "listing", "table"),
     ("align", "organism", "prepare", "base", "behaviours", "session", "run", "cli_run", "cli_organism", "cli"),
@@ -24,7 +24,7 @@ FLOORS = (
 ORDER = [name for floor in FLOORS for name in floor]
 ONLY_IN = {"lm_eval": {"lm", "evaluate"}, "click": {"cli", "cli_run", "cli_organism"}, "pluggy": {"hookspecs", "discovery"}}
 """Packages that few modules may import."""
-LIGHT = {"errors", "methods", "hookspecs", "options", "recipe", "discovery", "plugins", "cards", "listing", "cli"}
+LIGHT = {"errors", "methods", "hookspecs", "options", "scope", "recipe", "discovery", "plugins", "cards", "listing", "cli"}
 """Modules behind `--help` and `list`: nothing heavy when they are imported."""
 HEAVY = {"torch", "transformers", "lm_eval", "numpy", "scipy", "peft", "accelerate", "datasets"}
 SHELVES = ("plugins/brittle_plugins", "plugins/example", "tasks/brittle_tasks", "registry/brittle_registry")

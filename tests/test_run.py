@@ -12,7 +12,8 @@ import pytest
 from brittle_eval import run as run_module
 from brittle_eval.cli import main
 from brittle_eval.store import load_region
-from tests.models import save_checkpoint
+from tests.architectures import mixtral
+from tests.models import save_checkpoint, tokenizer
 
 TASKS = "embedded_harmful,embedded_choice,embedded_perplexity,embedded_kl"
 
@@ -82,6 +83,65 @@ def test_a_low_rank_run_counts_ranks(arguments: list[str], tmp_path: Path, capsy
     assert shown.split()[-3:] == ["–", "6.25%", "6.25%"] and "share of block linears" not in printed
     file = next((tmp_path / "run" / "regions").iterdir())
     assert load_region(file)[1]["size"] == expected and load_region(file)[0].ranks == 24
+
+
+def test_a_scope_and_what_was_covered_are_on_record(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [*arguments, "--modify", "magnitude+heads+ablate:count=2,blocks=1,modules=self_attn.*", "--controls", "random:1"]
+    assert main(line) == 0
+    found = rows(tmp_path / "run")
+    (edited,) = (row for row in found.values() if row["kind"] == "edited")
+    assert "scope.blocks=1,scope.modules=self_attn.*" in edited["plan"]
+    assert edited["region"]["count"] in (2 * 16 * 32, 2 * 16 * 32 + 2 * 8 * 32), "two heads, and keys and values if of one group"
+    report = json.loads((tmp_path / "run" / "coverage.json").read_text())
+    assert report["weights"] == 14 and report["share_of_block_matrices"] == 1.0
+    assert sum(entry["parameters"] for entry in report["skipped"]) + report["editable"] == report["parameters"]
+    (plan,) = report["plans"].values()
+    assert plan == {
+        "weights": 4,
+        "parameters": 3072,
+        "scored": 3072,
+        "unreached": {},
+        "units": {"query-head": {"count": 8, "left_out": []}},
+    }
+    said = capsys.readouterr().err
+    assert "scope: 4 weights of 14" in said and "8 query-heads" in said
+    (tmp_path / "run" / "rows.jsonl").unlink()
+    assert main(line) == 0
+    assert json.loads((tmp_path / "run" / "coverage.json").read_text()) == report
+
+
+def test_a_model_with_fused_experts_and_an_expert_that_no_token_reached(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "experts"
+    mixtral(experts=8).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    (tmp_path / "safety.jsonl").write_text(json.dumps({"prompt": "please", "response": "a"}))
+    line = [f"pretrained={folder},dtype=float32" if word.startswith("pretrained=") else word for word in arguments]
+    assert main([*line, "--modify", "wanda+top+ablate:q=0.2", "--controls", "random:1", "--tasks", "embedded_choice"]) == 0
+    (plan,) = json.loads((tmp_path / "run" / "coverage.json").read_text())["plans"].values()
+    unreached = plan["unreached"]["safety"]
+    assert len(unreached) == 2 * 2 * (8 - 2), "one token comes to two of eight experts, in two blocks with two parameters each"
+    assert plan["weights"] == 2 * (4 + 16) and plan["scored"] == plan["parameters"] - 2 * 6 * (96 * 32 + 32 * 48)
+    assert "left out: 24 weights that saw no token of safety" in capsys.readouterr().err
+    (file,) = (tmp_path / "run" / "regions").iterdir()
+    region, header = load_region(file)
+    assert header["coverage"]["unreached"] == plan["unreached"] and not set(region) & set(unreached)
+    assert len({row["fingerprint"] for row in rows(tmp_path / "run").values()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [("blocks=2", "the model has blocks 0 to 1, and not 2"), ("modules=q_prj", "unknown module 'q_prj': did you mean q_proj")],
+)
+def test_a_scope_that_the_model_lacks_ends_before_anything_is_evaluated(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, said: str
+) -> None:
+    assert main([*arguments, "--modify", f"magnitude+top+ablate:{options}"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run" / "unedited").exists()
 
 
 def test_samples_are_private_and_rows_hold_no_text(arguments: list[str], tmp_path: Path) -> None:

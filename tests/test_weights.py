@@ -14,7 +14,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from brittle_eval.errors import BrittleError
+from brittle_eval.isolate import whole_region
 from brittle_eval.weights import Fingerprint, decoder_blocks, digest, find_weights
+from brittle_plugins.ablate import Ablate
+from tests.editing import edit
 from tests.models import MODELS, VOCABULARY, gpt2, llama, save_checkpoint, untied
 
 ALL = pytest.mark.parametrize("name", MODELS)
@@ -153,6 +156,21 @@ def test_a_weight_that_blocks_share_is_edited_once() -> None:
     assert len(addresses) == 12 == len({id(address.parameter(model)) for address in addresses})
     assert coverage.editable == 15360 - 2 * 48 * 32
     assert Fingerprint(model).part(addresses[-1].name)
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_a_tied_head_lies_outside_and_keeps_its_bytes(make: Callable[[], PreTrainedModel]) -> None:
+    model = make()
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    assert isinstance(head, nn.Linear) and head.weight is embeddings.weight
+    addresses, coverage = find_weights(model)
+    assert id(head.weight) not in {id(address.parameter(model)) for address in addresses}
+    name = next(name for name, value in model.named_parameters() if value is head.weight)
+    assert (name, head.weight.numel()) in coverage.outside
+    kept = head.weight.detach().clone()
+    with edit(model, whole_region(model, addresses), Ablate()):
+        assert torch.equal(head.weight, kept) and head.weight is embeddings.weight
+        assert not any(bool(address.view(model).any()) for address in addresses)
 
 
 @given(st.sampled_from([torch.float32, torch.bfloat16, torch.int8, torch.bool]), st.integers(0, 3), st.integers(0, 3))

@@ -22,6 +22,8 @@ def brittle_isolations() -> dict[str, str]:
         "bottom": "brittle_plugins.bottom:Bottom",
         "bottom-ranks": "brittle_plugins.bottom_ranks:BottomRanks",
         "orthogonal": "brittle_plugins.orthogonal:Orthogonal",
+        "heads": "brittle_plugins.heads:Heads",
+        "n-m": "brittle_plugins.n_m:NM",
         "set-difference": "brittle_plugins.set_difference:SetDifference",
         "top": "brittle_plugins.top:Top",
         "top-ranks": "brittle_plugins.top_ranks:TopRanks",
@@ -32,6 +34,7 @@ def brittle_isolations() -> dict[str, str]:
 def brittle_modifications() -> dict[str, str]:
     return {
         "ablate": "brittle_plugins.ablate:Ablate",
+        "keep": "brittle_plugins.keep:Keep",
         "restore": "brittle_plugins.restore:Restore",
     }
 
