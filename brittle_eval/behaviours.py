@@ -66,13 +66,19 @@ def from_prompts(
             for prompt, answer, verdict in zip(asked, answers, verdicts, strict=True)
             if verdict.positive is wanted and answer.strip()
         ]
-        if name == "safety" and len(good) < FEWEST_REFUSALS:
-            raise BrittleError(
-                f"the unedited model refused {len(good)} of {len(asked)} harmful prompts: there is little safety to attribute "
-                f"(at least {FEWEST_REFUSALS} refusals are needed); give pairs with --behaviour safety=FILE"
-            )
+        if name == "safety":
+            check_refusals(len(good), len(asked), "give pairs with --behaviour safety=FILE")
         folder.write_lines(file, [asdict(pair) for pair in good], private=True)
     return _made(name, read_pairs(folder.path / file), lm, dropped)
+
+
+def check_refusals(refused: int, asked: int, advice: str) -> None:
+    """BrittleError where a model refuses too seldom for its safety to be attributed."""
+    if refused < FEWEST_REFUSALS:
+        raise BrittleError(
+            f"the unedited model refused {refused} of {asked} harmful prompts: there is little safety to attribute "
+            f"(at least {FEWEST_REFUSALS} refusals are needed); {advice}"
+        )
 
 
 def _made(name: str, pairs: Sequence[Pair], lm: BrittleHFLM, dropped: int) -> Behaviour:
@@ -88,18 +94,29 @@ def _made(name: str, pairs: Sequence[Pair], lm: BrittleHFLM, dropped: int) -> Be
 
 
 def _answers(lm: BrittleHFLM, prompts: Sequence[str], seed: int, what: str) -> list[str]:
-    with lm.showing(Turns(chat=True), lambda: None), bar(what, len(prompts)) as advance:
-        rendered = [lm.apply_chat_template([{"role": "user", "content": prompt}]) for prompt in prompts]
-        tokens = generate(
+    tokens = ask(lm, rendered(lm, prompts, Turns(chat=True)), Sampling(ANSWER_TOKENS, seed=seed), what)
+    return [lm.tokenizer.decode(answer, skip_special_tokens=True) for answer in tokens]
+
+
+def rendered(lm: BrittleHFLM, prompts: Sequence[str], turns: Turns) -> list[list[int]]:
+    """The prompts as the model reads them, as token ids."""
+    with lm.showing(turns, lambda: None):
+        return [lm.prompt_ids(lm.apply_chat_template([{"role": "user", "content": prompt}])) for prompt in prompts]
+
+
+def ask(lm: BrittleHFLM, prompts: Sequence[Sequence[int]], sampling: Sampling, what: str, samples: int = 1) -> list[list[int]]:
+    """The model's answers as token ids, `samples` of them in a row for every prompt."""
+    with bar(what, len(prompts) * samples) as advance:
+        return generate(
             lm.model,
-            [lm.prompt_ids(text) for text in rendered],
-            Sampling(ANSWER_TOKENS, seed=seed),
+            [prompt for prompt in prompts for _ in range(samples)],
+            sampling,
+            samples=list(range(samples)) * len(prompts),
             batch_size=int(lm.batch_size),
             end_ids=lm.end_ids,
             pad_id=lm.pad_id,
             on_finished=lambda: advance(1),
         )
-    return [lm.tokenizer.decode(answer, skip_special_tokens=True) for answer in tokens]
 
 
 def reference_pairs(lm: BrittleHFLM, prompts: Sequence[str], folder: RunFolder, seed: int) -> list[Example]:

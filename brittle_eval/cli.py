@@ -15,6 +15,8 @@ from brittle_eval.errors import BrittleError
 
 LAZY = {
     "run": ("brittle_eval.cli_run", "Attribute, isolate, modify, and evaluate before, after and against controls."),
+    "behaviour": ("brittle_eval.cli_behaviour", "Make sets of prompts and responses to attribute."),
+    "region": ("brittle_eval.cli_region", "Compare regions that runs have found."),
     "organism": ("brittle_eval.cli_organism", "Make the embedded model again."),
 }
 """Commands whose module is imported when they are used: module (with a command of that name), and what `--help` says."""

@@ -72,6 +72,13 @@ class Sources:
             raise BrittleError(f"{path} is empty: --data {name}=FILE expects {USER_FILES[name]}")
         return lines
 
+    def at_hand(self, name: str) -> bool:
+        """Whether `rows` needs no network."""
+        if name in self.overrides or name not in self.cards:
+            return name in self.overrides
+        card = self.cards[name]
+        return _downloaded(card).is_file() or (self.folder is not None and (self.folder / card.file).is_file())
+
     def digests(self) -> dict[str, str]:
         """sha256 of every data set read so far, by name."""
         return dict(self._digests)
@@ -125,9 +132,13 @@ def download_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brittle-eval" / "data"
 
 
+def _downloaded(card: DatasetCard) -> Path:
+    return download_folder() / card.sha256[:16] / Path(card.file).name
+
+
 def _fetched(card: DatasetCard, needed_by: str) -> Path:
     """The card's file from an earlier download or a new one; written whole or not at all."""
-    path = download_folder() / card.sha256[:16] / Path(card.file).name
+    path = _downloaded(card)
     if path.is_file():
         return path
     reason = "it has no public address"
@@ -160,6 +171,14 @@ def _checked(card: DatasetCard, content: bytes, where: str) -> bytes:
             f"get a right copy ({card.source}), or use another file on purpose with --data {card.name}=PATH"
         )
     return content
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a csv, json or jsonl file; the lines of a .txt file that are not blank, as rows with the key `prompt`."""
+    content = _read(path)
+    if path.suffix != ".txt":
+        return _parse(content, path)
+    return [{"prompt": line.strip()} for line in _text(content, path).split("\n") if line.strip()]
 
 
 def _read(path: Path) -> bytes:

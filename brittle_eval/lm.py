@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ import psutil
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from brittle_eval.calibration import Example, input_device
@@ -120,6 +121,20 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
                 f"a prompt of {longest} tokens and {new} new tokens exceed the model's context of {self.max_length}: "
                 "lower max_gen_toks with --gen_kwargs; prompts are never cut"
             )
+
+
+def load_lm(arguments: Mapping[str, Any], device: str | None, batch_size: int | None, seed: int) -> BrittleHFLM:
+    """The model that HFLM loads from lm-eval's arguments; without a batch size as many rows as fit the memory."""
+    given = {"device": device or ("cuda" if torch.cuda.is_available() else "cpu")} | dict(arguments)
+    try:
+        lm = BrittleHFLM(**given, batch_size=batch_size or 1)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BrittleError(f"cannot load the model {given.get('pretrained')}: {first[:240]}") from error
+    lm.seed = seed
+    if batch_size is None:
+        lm.batch_size_per_gpu = fitting_batch_size(lm.model)
+    return lm
 
 
 def as_sampling(options: dict[str, Any], default_new: int, seed: int) -> Sampling:

@@ -158,3 +158,7 @@ class Judge:
     def final(self, prefix: str) -> Verdict | None:
         """The verdict that no continuation of this answer can change, or None."""
         return None
+
+    def segment(self, record: Record) -> str | None:
+        """The beginning of a refusal, up to where it has refused; None for no refusal, and from a judge that cannot say."""
+        return None

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import jsonlines
 from filelock import FileLock, Timeout
@@ -91,6 +91,33 @@ def as_file(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.=_+-]", "_", name)
 
 
+@contextmanager
+def _replacing(file: Path, mode: int) -> Iterator[TextIO]:
+    """A text file that takes its place when it is whole; until then, and after an error, the old one stays."""
+    part = file.with_name(file.name + ".part")
+    part.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as raw:
+            yield raw
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(file: Path, content: Any) -> Path:
+    """JSON, whole or not at all."""
+    with _replacing(file, 0o644) as raw:
+        raw.write(json.dumps(_plain(content), indent=1, ensure_ascii=False) + "\n")
+    return file
+
+
+def write_lines(file: Path, lines: Iterable[Mapping[str, Any]], *, private: bool = False) -> Path:
+    """jsonl, whole or not at all; `private` files are readable by their owner only."""
+    with _replacing(file, 0o600 if private else 0o644) as raw, jsonlines.Writer(raw) as writer:
+        writer.write_all(_plain(line) for line in lines)
+    return file
+
+
 class RunFolder:
     """A run's folder. Finished tasks are found again by the same configuration; another configuration is refused."""
 
@@ -135,11 +162,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: Any) -> Path:
         """Whole or not at all."""
-        file = self._file(name)
-        part = file.with_name(file.name + ".part")
-        part.write_text(json.dumps(_plain(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(file)
-        return file
+        return write_json(self._file(name), content)
 
     def read_json(self, name: str) -> Any | None:
         """The content, or None where the file is not there."""
@@ -151,14 +174,7 @@ class RunFolder:
 
     def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]], *, private: bool = False) -> Path:
         """jsonl, whole or not at all; `private` files are readable by their owner only."""
-        file = self._file(name)
-        part = file.with_name(file.name + ".part")
-        part.unlink(missing_ok=True)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as raw, jsonlines.Writer(raw) as writer:
-            writer.write_all(_plain(line) for line in lines)
-        part.replace(file)
-        return file
+        return write_lines(self._file(name), lines, private=private)
 
     def finished(self, row: str, task: str) -> TaskResult | None:
         """The result of a task that this run has already done."""

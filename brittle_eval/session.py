@@ -7,18 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from brittle_eval.base import base_weights
 from brittle_eval.behaviours import reference_pairs
 from brittle_eval.conclude import answer_line, conclude_answers, plain_result
-from brittle_eval.errors import BrittleError, CannotRun
+from brittle_eval.errors import CannotRun
 from brittle_eval.evaluate import Leaf, Settings, Task, TaskShelf, own_metadata, run_task, turns_of
 from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY
-from brittle_eval.lm import BrittleHFLM, fitting_batch_size
+from brittle_eval.lm import load_lm
 from brittle_eval.measures import Reference, compared, reference
 from brittle_eval.prepare import Prepared
 from brittle_eval.progress import bar
@@ -50,7 +48,7 @@ class Session:
         self.tasks: dict[str, Task] = {}
         self.missing: dict[str, str] = {}
         self._each_task(lambda leaf: self.tasks.setdefault(leaf.name, self.shelf.load(leaf.name, self.settings)))
-        self.lm = self._load(arguments)
+        self.lm = load_lm(arguments, options.device, options.batch_size, options.seed)
         self.model: PreTrainedModel = self.lm.model
         self.addresses, self.coverage = find_weights(self.model)
         self.fingerprint = Fingerprint(self.model)
@@ -73,19 +71,6 @@ class Session:
         if own and own.get("chat"):
             with self.lm.showing(turns_of(own, self.settings), lambda: None):
                 self.lm.apply_chat_template([{"role": "user", "content": "probe"}])
-
-    def _load(self, arguments: Mapping[str, Any]) -> BrittleHFLM:
-        options = self.prepared.options
-        given = {"device": options.device or ("cuda" if torch.cuda.is_available() else "cpu")} | dict(arguments)
-        try:
-            lm = BrittleHFLM(**given, batch_size=options.batch_size or 1)
-        except (OSError, ValueError, TypeError, SafetensorError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise BrittleError(f"cannot load the model {given.get('pretrained')}: {first[:240]}") from error
-        lm.seed = options.seed
-        if options.batch_size is None:
-            lm.batch_size_per_gpu = fitting_batch_size(lm.model)
-        return lm
 
     def choices(self) -> list[str]:
         """What was chosen for this model, in words."""

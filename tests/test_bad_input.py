@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers.normalizers import Replace
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from brittle_eval.cli import main
@@ -160,6 +161,32 @@ def test_a_behaviour_file_that_is_no_jsonl(checkpoint: Path, tmp_path: Path, cap
     file.write_text("hello\n")
     behaviours = ["--behaviour", f"safety={file}", "--behaviour", f"utility={file}"]
     assert "line 1" in refused(capsys, tmp_path, checkpoint, "--modify", "wanda-diff", *behaviours)
+
+
+def calibration(path: Path, *responses: str) -> list[str]:
+    """Options that give these responses to both behaviours."""
+    path.write_text("\n".join(json.dumps({"prompt": f"do number {n}", "response": r}) for n, r in enumerate(responses)))
+    return ["--modify", "wanda-diff", "--behaviour", f"safety={path}", "--behaviour", f"utility={path}"]
+
+
+def test_calibration_without_responses(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = calibration(tmp_path / "pairs.jsonl", "", "  \n")
+    assert "holds no pair with a response" in refused(capsys, tmp_path, checkpoint, *given)
+
+
+def test_calibration_beyond_the_models_context(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, tmp_path, checkpoint, *calibration(tmp_path / "pairs.jsonl", "well", "x y " * 3000))
+    assert "exceeds the model's context of 4096" in said
+
+
+def test_a_response_that_tokenises_to_nothing(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "model"
+    AutoModelForCausalLM.from_pretrained(checkpoint).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.backend_tokenizer.normalizer = Replace("\u200b", "")
+    tokenizer.save_pretrained(folder)
+    said = refused(capsys, tmp_path, folder, *calibration(tmp_path / "pairs.jsonl", "well", "\u200b"))
+    assert "tokenises to nothing: remove it from the behaviour file" in said
 
 
 def test_a_model_that_does_not_refuse_has_nothing_to_attribute(

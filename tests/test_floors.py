@@ -13,16 +13,34 @@ import brittle_eval
 ROOT = Path(brittle_eval.__file__).parents[1]
 FLOORS = (
     ("errors", "regions", "units", "scores"),
-    ("methods", "hookspecs", "options", "scope", "recipe", "stats", "coherence", "progress"),
+    ("methods", "hookspecs", "options", "scope", "recipe", "stats", "coherence", "safety_words", "overlap", "progress"),
     ("discovery", "plugins", "cards", "data", "store", "weights", "anatomy"),
-    ("chat", "calibration", "sharing", "experts", "attribute", "isolate", "edit", "controls"),
+    ("chat", "calibration", "instructions", "sharing", "experts", "attribute", "isolate", "edit", "controls", "compare"),
     ("generate", "measures", "lm", "evaluate", "train"),
-    ("record", "judging", "assess", "conclude", "listing", "table"),
-    ("align", "organism", "prepare", "base", "behaviours", "session", "run", "cli_run", "cli_organism", "cli"),
+    ("record", "judging", "sifting", "assess", "conclude", "listing", "table", "compare_table", "compare_plot"),
+    (
+        "align",
+        "organism",
+        "prepare",
+        "base",
+        "behaviours",
+        "behaviour_build",
+        "session",
+        "run",
+        "cli_behaviour",
+        "cli_organism",
+        "cli_region",
+        "cli_run",
+        "cli",
+    ),
 )
 """From the ground up; on one floor from left to right."""
 ORDER = [name for floor in FLOORS for name in floor]
-ONLY_IN = {"lm_eval": {"lm", "evaluate"}, "click": {"cli", "cli_run", "cli_organism"}, "pluggy": {"hookspecs", "discovery"}}
+ONLY_IN = {
+    "lm_eval": {"lm", "evaluate"},
+    "click": {"cli", "cli_behaviour", "cli_organism", "cli_region", "cli_run"},
+    "pluggy": {"hookspecs", "discovery"},
+}
 """Packages that few modules may import."""
 LIGHT = {"errors", "methods", "hookspecs", "options", "scope", "recipe", "discovery", "plugins", "cards", "listing", "cli"}
 """Modules behind `--help` and `list`: nothing heavy when they are imported."""
