@@ -1,7 +1,8 @@
 """The driver of attributions: runs a behaviour's examples through the model and hands each weight what the method needs.
 
 Forward-only methods see the decoder's own pass through hooks (no mask or rotary embedding is rebuilt here); gradients come from
-one forward and backward a batch, taken weight by weight and example by example as the backward pass produces them.
+one forward and backward a batch, taken weight by weight and example by example as the backward pass produces them, and the
+backward pass ends at the first block that is looked at.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel
 from brittle_eval.calibration import Example, collate, input_device, logits_at, predicting
 from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.methods import Attribution, Seen, Weight
-from brittle_eval.weights import Address
+from brittle_eval.weights import Address, decoder_blocks
 
 States = dict[str, dict[str, Any]]
 """State by behaviour and weight name."""
@@ -32,26 +33,14 @@ class Pass:
     pad_id: int
     batch_size: int = 8
     memory: int = 4 << 30
-    on_batch: Callable[[int], None] = lambda examples: None
+    on_batch: Callable[[int], None] = lambda steps: None
+    """Told examples × blocks looked at, after every batch: over a whole attribution that sums to all examples × all blocks."""
+    say: Callable[[str], None] = lambda line: None
+    """Told how the attribution will run, before it starts."""
 
 
-def groups(
-    addresses: Sequence[Address], model: nn.Module, method: Attribution, behaviours: int, memory: int
-) -> list[list[Address]]:
-    """Weights in runs of whole blocks whose state fits the memory; a method without gradients keeps little and has one group."""
-    if "gradients" not in method.needs:
-        return [list(addresses)]
-    out: list[list[Address]] = []
-    used = 0
-    for block in sorted({address.block for address in addresses}):
-        members = [address for address in addresses if address.block == block]
-        size = sum(address.parameter(model).numel() for address in members) * 4 * behaviours
-        if not out or used + size > memory:
-            out.append([])
-            used = 0
-        out[-1].extend(members)
-        used += size
-    return out
+DATA: frozenset[str] = frozenset({"inputs", "outputs", "gradients"})
+"""What a method may need that takes passes over the examples."""
 
 
 def accumulate(
@@ -61,32 +50,40 @@ def accumulate(
     behaviours: Mapping[str, Sequence[Example]],
     how: Pass,
 ) -> States:
-    """The method's state for every behaviour and given weight, after all examples."""
+    """The method's state for every behaviour and given weight, after all examples, from passes of the whole model."""
     states: States = {}
+    blocks = len({address.block for address in weights})
     for behaviour, examples in behaviours.items():
-        if method.needs & {"inputs", "outputs", "gradients"} and not examples:
-            raise BrittleError(f"{type(method).__name__} needs examples of '{behaviour}', but there are none: give pairs of it")
-        with blaming(method):
-            state = {weight.name: method.start(_own(weight)) for weight in weights.values()}
-        states[behaviour] = state
-        if method.needs & {"inputs", "outputs", "gradients"}:
+        states[behaviour] = state = started(method, weights, behaviour, examples)
+        if method.needs & DATA:
             run = _backward if "gradients" in method.needs else _forward
-            with _observing(model, method, weights, state) as observer:
-                for batch, first in _batches(examples, how.batch_size):
+            with observing(model, method, weights, state) as observer:
+                for batch, first in batches(examples, how.batch_size):
                     observer.begin(*collate(batch, how.pad_id, input_device(model)), first)
                     run(model, observer)
-                    how.on_batch(len(batch))
+                    how.on_batch(len(batch) * blocks)
+            gc.collect()
     return states
+
+
+def started(
+    method: Attribution, weights: Mapping[Address, Weight], behaviour: str, examples: Sequence[Example]
+) -> dict[str, Any]:
+    """The state of every weight before the first example; BrittleError where the method needs examples and there are none."""
+    if method.needs & DATA and not examples:
+        raise BrittleError(f"{type(method).__name__} needs examples of '{behaviour}', but there are none: give pairs of it")
+    with blaming(method):
+        return {weight.name: method.start(own(weight)) for weight in weights.values()}
 
 
 def scores(method: Attribution, weight: Weight, state: Any) -> Tensor:
     """Checked scores of one weight, float32 (out, in)."""
     with blaming(method):
-        value = method.finish(state, _own(weight)).float()
+        value = method.finish(state, own(weight)).float()
     if value.shape != weight.value.shape:
         given, wanted = tuple(value.shape), tuple(weight.value.shape)
         raise BrittleError(f"{type(method).__name__} gave scores of shape {given} for {weight.name}, expected {wanted}")
-    if not bool(value.isfinite().all()):
+    if not bool(torch.stack(value.aminmax()).isfinite().all()):  # NaN is its own extreme
         raise BrittleError(
             f"{type(method).__name__} gave NaN or infinite scores for {weight.name}: "
             "use dtype=float32 or bfloat16 and check the weights"
@@ -94,38 +91,54 @@ def scores(method: Attribution, weight: Weight, state: Any) -> Tensor:
     return value
 
 
-def _own(weight: Weight) -> Weight:
+def own(weight: Weight) -> Weight:
     """A copy for the method: arithmetic in place on it must not reach the model."""
     return replace(weight, value=weight.value.clone())
 
 
-def _batches(examples: Sequence[Example], size: int) -> Iterator[tuple[list[Example], int]]:
+def batches(examples: Sequence[Example], size: int) -> Iterator[tuple[list[Example], int]]:
+    """Examples of like length together, and the number of the first of them."""
     order = sorted(examples, key=lambda example: len(example.ids))
     for start in range(0, len(order), size):
         yield order[start : start + size], start
 
 
-class _Observer:
+class Observer:
     """Hooks' memory for the batch under way: which positions are responses, which example each row is."""
 
     def __init__(self, method: Attribution, state: dict[str, Any]) -> None:
         self.method, self.state = method, state
         self._gathered: tuple[Tensor, Tensor] | None = None
+        self._buffers: dict[tuple[torch.device, int, int], Tensor] = {}
 
     def begin(self, ids: Tensor, mask: Tensor, responses: Tensor, first: int) -> None:
         self.ids, self.mask, self.responses, self.first = ids, mask, responses, first
-        rows = torch.arange(first, first + len(ids), device=ids.device)
-        self.example = rows[:, None].expand_as(ids)[responses]
         self._gathered = None
+        self._places: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        starts, lengths = mask.argmax(dim=1), mask.sum(dim=1)
+        answers = responses.sum(dim=1)
+        self.spans = torch.stack([starts, starts + lengths, starts + lengths - answers], dim=1).tolist()
+
+    def places(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Flat positions of the response tokens, and the number of each one's example; both (tokens,), on the device."""
+        if device not in self._places:
+            row, _ = self.responses.nonzero(as_tuple=True)
+            flat = self.responses.reshape(-1).nonzero().squeeze(1)
+            self._places[device] = (flat.to(device), (row + self.first).to(device))
+        return self._places[device]
 
     def rows(self, value: Tensor) -> Tensor:
         """As (batch, positions, width): some models flatten the first two."""
         return value.reshape(*self.ids.shape, value.shape[-1])
 
+    def taken(self, value: Tensor) -> Tensor:
+        """The response positions of `value`, (tokens, width)."""
+        return value.reshape(-1, value.shape[-1]).index_select(0, self.places(value.device)[0])
+
     def gather(self, inputs: Tensor) -> Tensor:
         """The inputs at response positions, (tokens, in); weights that share an input share the copy."""
         if self._gathered is None or self._gathered[0] is not inputs:
-            self._gathered = (inputs, self.rows(inputs)[self.responses.to(inputs.device)])
+            self._gathered = (inputs, self.taken(inputs))
         return self._gathered[1]
 
     def outputs(self, module: nn.Module, output: Tensor) -> Tensor | None:
@@ -142,9 +155,8 @@ class _Observer:
     def forward_hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             outputs = self.outputs(module, output)
-            if outputs is not None:
-                outputs = self.rows(outputs)[self.responses.to(output.device)]
-            self.update(name, Seen(self.gather(args[0]), outputs, self.example, None))
+            seen_out = None if outputs is None else self.taken(outputs)
+            self.update(name, Seen(self.gather(args[0]), seen_out, self.places(args[0].device)[1], None))
 
         return hook
 
@@ -157,38 +169,49 @@ class _Observer:
         return hook
 
     def _examples(self, name: str, inputs: Tensor, outputs: Tensor | None, grad: Tensor) -> None:
+        """Padding is at one end of a row, so that an example is a slice of it, and no copy."""
+        numbers = self.places(grad.device)[1].split([end - answer for _, end, answer in self.spans])
         with torch.no_grad():
-            for row in range(len(inputs)):
-                real = self.mask[row].bool().to(inputs.device)
-                chosen = self.responses[row].to(inputs.device)
-                weight_grad = grad[row, real].float().T @ inputs[row, real].float()
-                number = self.example.new_full((int(chosen.sum()),), self.first + row)
-                seen_out = None if outputs is None else outputs[row, chosen]
-                self.update(name, Seen(inputs[row, chosen], seen_out, number, weight_grad))
+            for row, (start, end, answer) in enumerate(self.spans):
+                weight_grad = torch.mm(
+                    grad[row, start:end].float().T, inputs[row, start:end].float(), out=self._buffer(grad, inputs)
+                )
+                seen_out = None if outputs is None else outputs[row, answer:end]
+                self.update(name, Seen(inputs[row, answer:end], seen_out, numbers[row], weight_grad))
+
+    def _buffer(self, grad: Tensor, inputs: Tensor) -> Tensor:
+        key = (grad.device, grad.shape[-1], inputs.shape[-1])
+        if key not in self._buffers:
+            self._buffers[key] = torch.empty(key[1:], dtype=torch.float32, device=grad.device)
+        return self._buffers[key]
 
 
 @contextmanager
-def _observing(
+def observing(
     model: PreTrainedModel, method: Attribution, addresses: Iterable[Address], state: dict[str, Any]
-) -> Iterator[_Observer]:
-    observer = _Observer(method, state)
+) -> Iterator[Observer]:
+    """While inside, what runs through the given weights updates their states; `begin` announces each batch."""
+    observer, addresses = Observer(method, state), list(addresses)
     gradients = "gradients" in method.needs
     with ExitStack() as stack:
         if gradients:
-            stack.enter_context(_frozen(model))
+            stack.enter_context(_frozen(model, min(address.block for address in addresses)))
         for address in addresses:
             module = model.get_submodule(address.module)
             hook = observer.gradient_hook(address.name) if gradients else observer.forward_hook(address.name)
             stack.callback(module.register_forward_hook(hook).remove)
         yield observer
-    gc.collect()
 
 
 @contextmanager
-def _frozen(model: PreTrainedModel) -> Iterator[None]:
-    """No parameter takes a gradient, but the embeddings' output does: backward then computes input gradients only."""
+def _frozen(model: PreTrainedModel, first: int) -> Iterator[None]:
+    """No parameter takes a gradient, but what enters the first block does: backward computes input gradients, down to there."""
+
+    def tracked(module: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Any]) -> None:
+        (args[0] if args else kwargs["hidden_states"]).requires_grad_()
+
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    handle = model.get_input_embeddings().register_forward_hook(lambda module, args, output: output.requires_grad_())
+    handle = decoder_blocks(model)[first][1].register_forward_pre_hook(tracked, with_kwargs=True)
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
@@ -199,12 +222,12 @@ def _frozen(model: PreTrainedModel) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _forward(model: PreTrainedModel, observer: _Observer) -> None:
+def _forward(model: PreTrainedModel, observer: Observer) -> None:
     with torch.no_grad():  # not inference_mode: what a method keeps must stay an ordinary tensor
         model.get_decoder()(input_ids=observer.ids, attention_mask=observer.mask, use_cache=False)
 
 
-def _backward(model: PreTrainedModel, observer: _Observer) -> None:
+def _backward(model: PreTrainedModel, observer: Observer) -> None:
     """Sum over the batch's examples of the mean over response tokens of `−log p`, backward."""
     with torch.enable_grad():
         where = predicting(observer.responses)

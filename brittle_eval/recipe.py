@@ -2,6 +2,8 @@
 
 PLAN    = none | [attribution+isolation+]modification{+modification}[:options] | RECIPE{+modification}[:options]
 options = key=value,key=value
+
+A key belongs to the one component that has it; `order` is the plan's own.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from brittle_eval.errors import BrittleError, UnknownName
 from brittle_eval.options import options_of
 
 Kind = Literal["attribution", "isolation", "modification"]
+Order = Literal["parallel", "sequential"]
+"""Whether all scores are those of the untouched model, or each block's those of the model with the blocks before it modified."""
 Method = TypeVar("Method")
 
 NONE = "none"
@@ -46,6 +50,7 @@ class Plan:
     """What the user typed."""
     recipe: str | None = field(default=None, compare=False)
     """The recipe that it began with."""
+    order: Order = "parallel"
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -58,6 +63,8 @@ class Plan:
         options = [
             f"{part.name}.{key.replace('_', '-')}={value}" for part in self.components for key, value in part.options.items()
         ]
+        if self.order != "parallel":
+            options.append(f"order={self.order}")
         return f"{chain}:{','.join(options)}" if options else chain
 
 
@@ -111,7 +118,7 @@ def _parse(text: str, names: Names, recipes: Mapping[str, RecipeLike], inside: t
     if words[0] == NONE or words[0] in recipes:
         base = _recipe(words[0], names, recipes, inside)
         rest = _modifications(words[1:], text, names, recipes) or base.modifications
-        plan = Plan(base.attribution, base.isolation, rest, text, words[0])
+        plan = Plan(base.attribution, base.isolation, rest, text, words[0], base.order)
     else:
         plan = Plan(*_chain(words, text, names, recipes), text)
     typed = [part.name for part in plan.components]
@@ -167,12 +174,12 @@ def _modifications(words: Sequence[str], text: str, names: Names, recipes: Mappi
 
 
 def _with_options(plan: Plan, text: str, names: Names) -> Plan:
-    given: dict[str, dict[str, str]] = {part.name: {} for part in plan.components}
+    given: dict[str, dict[str, str]] = {name: {} for name in ("", *(part.name for part in plan.components))}
     for item in text.split(","):
         key, equals, value = (piece.strip() for piece in item.partition("="))
         if not equals or not key:
             raise BrittleError(f"'{plan.text}' has the option '{item.strip()}', expected key=value,key=value")
-        owner, field_name = _route(key, plan, names)
+        owner, field_name = ("", key) if key == "order" else _route(key, plan, names)
         if field_name in given[owner]:
             raise BrittleError(f"'{plan.text}' gives the option '{key}' twice: give it once")
         given[owner][field_name] = value
@@ -185,7 +192,16 @@ def _with_options(plan: Plan, text: str, names: Names) -> Plan:
         attribution=complete(plan.attribution) if plan.attribution else None,
         isolation=complete(plan.isolation) if plan.isolation else None,
         modifications=tuple(complete(part) for part in plan.modifications),
+        order=_order(plan, given[""]["order"]) if given[""] else plan.order,
     )
+
+
+def _order(plan: Plan, given: str) -> Order:
+    if plan.attribution is None:
+        raise BrittleError(f"'{plan.text}' has an order but no attribution that could follow it: remove order={given}")
+    if given not in get_args(Order):
+        raise UnknownName(f"order of '{plan.text}'", given, get_args(Order))
+    return "sequential" if given == "sequential" else "parallel"
 
 
 def _route(key: str, plan: Plan, names: Names) -> tuple[str, str]:
@@ -202,7 +218,7 @@ def _route(key: str, plan: Plan, names: Names) -> tuple[str, str]:
         raise BrittleError(f"option '{key}' belongs to {' and '.join(owners)}: write {ways}")
     if not owners:
         listing = "; ".join(f"{name}: {', '.join(o.key for o in own.values()) or 'none'}" for name, own in fields.items())
-        keys = {option.key for name in ([wanted] if dot else fields) for option in fields[name].values()}
+        keys = {"order"} | {option.key for name in ([wanted] if dot else fields) for option in fields[name].values()}
         raise UnknownName(f"option of '{plan.text}'", key, keys, f"(options of {listing or NONE + ': none'})")
     return owners[0], field_name
 
@@ -228,8 +244,7 @@ def build(component: Component, cls: type[Method]) -> Method:
         raise UnknownName(f"option of {component.name}", unknown[0], [option.key for option in options.values()])
     if missing := [o.key for o in options.values() if o.required and o.name not in component.options]:
         raise BrittleError(f"{component.name} needs the option {missing[0]}: write {component.name}.{missing[0]}=...")
-    values = {key: options[key].read(text, component.name) for key, text in component.options.items()}
     try:
-        return cls(**values)
+        return cls(**{key: options[key].read(text, component.name) for key, text in component.options.items()})
     except ValueError as error:
         raise BrittleError(f"the options of {component.name} do not fit: {error}") from error

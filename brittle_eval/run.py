@@ -15,18 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brittle_eval.attribute import Pass
+from brittle_eval.attribute import DATA, Pass
 from brittle_eval.behaviours import Behaviour, from_file, from_prompts, sizes
 from brittle_eval.controls import matched_control
 from brittle_eval.data import sources
 from brittle_eval.edit import check_digests, edited
 from brittle_eval.errors import BrittleError
 from brittle_eval.isolate import find_region, whole_region
+from brittle_eval.kept import Kept
 from brittle_eval.methods import Context
 from brittle_eval.prepare import BEHAVIOUR_TASKS, Chain, Options, Prepared, load_arguments, output_folder, prepare
 from brittle_eval.progress import bar
 from brittle_eval.record import Row, RunFolder, TaskResult
 from brittle_eval.regions import Region
+from brittle_eval.sequential import find_region_in_order
 from brittle_eval.session import Session
 from brittle_eval.store import load_region, save_region
 
@@ -146,35 +148,42 @@ class _Run:
         session = self.session
         if chain.attribution is None or chain.isolation is None:
             return whole_region(session.model, session.addresses)
-        found = f"{chain.plan.attribution}|{chain.plan.isolation}"
+        parts = [chain.plan.attribution, chain.plan.isolation]
+        found = "|".join(map(str, parts if chain.plan.order == "parallel" else [*parts, chain.plan]))
         file = self.folder.path / "regions" / f"{hashlib.blake2b(found.encode(), digest_size=6).hexdigest()}.safetensors"
         if file.exists():
             return load_region(file, str(session.fingerprint))[0]
-        needed = chain.isolation.behaviours if chain.attribution.needs & {"inputs", "outputs", "gradients"} else ()
+        needed = chain.isolation.behaviours if chain.attribution.needs & DATA else ()
         behaviours = {name: self._behaviour(name) for name in needed}
         if behaviours:
             self.say(f"{chain.name}: calibration on {sizes(behaviours)}")
-        with bar(f"attributing {chain.name}", sum(len(behaviour.examples) for behaviour in behaviours.values())) as advance:
-            region = find_region(
-                session.model,
-                chain.attribution,
-                chain.isolation,
-                {name: behaviour.examples for name, behaviour in behaviours.items()},
-                session.addresses,
-                self.context,
-                Pass(session.lm.pad_id, memory=int(self.options.memory * 2**30), on_batch=advance),
-            )
-        file.parent.mkdir(exist_ok=True)
-        save_region(file, region, self._header(chain, behaviours, region))
+        kept = Kept(file.with_suffix(".parts"), self._header(chain, behaviours))
+        region = self._found(chain, behaviours, kept)
+        save_region(file, region, {**kept.header, "size": self._shares(region)})
+        kept.remove()
         return region
 
-    def _header(self, chain: Chain, behaviours: Mapping[str, Behaviour], region: Region) -> dict[str, Any]:
+    def _found(self, chain: Chain, behaviours: Mapping[str, Behaviour], kept: Kept) -> Region:
+        assert chain.attribution is not None and chain.isolation is not None
+        session = self.session
+        examples = {name: behaviour.examples for name, behaviour in behaviours.items()}
+        blocks = len({address.block for address in session.addresses})
+        with bar(f"attributing {chain.name}", blocks * sum(map(len, examples.values()))) as advance:
+            how = Pass(session.lm.pad_id, memory=int(self.options.memory * 2**30), on_batch=advance, say=self.say)
+            given = (examples, session.addresses, self.context)
+            if chain.plan.order == "parallel":
+                return find_region(session.model, chain.attribution, chain.isolation, *given, how, kept)
+            return find_region_in_order(
+                session.model, chain.attribution, chain.isolation, chain.modifications, *given, session.fingerprint, how, kept
+            )
+
+    def _header(self, chain: Chain, behaviours: Mapping[str, Behaviour]) -> dict[str, Any]:
         return {
             "plan": str(chain.plan),
+            "order": chain.plan.order,
             "model": self.prepared.model_name,
             "fingerprint": str(self.session.fingerprint),
             "behaviours": {name: behaviour.digest for name, behaviour in behaviours.items()},
-            "size": self._shares(region),
         }
 
     def _behaviour(self, name: str) -> Behaviour:

@@ -19,15 +19,21 @@ FORMAT = "brittle-eval region 1"
 
 
 def save_region(path: Path, region: Region, header: Mapping[str, Any]) -> None:
-    """Write a region whole or not at all; `header` is JSON: plan, options, fingerprint, data digests, versions, sizes."""
+    """Write a region whole or not at all; `header` is JSON: plan, options, fingerprint, data digests, versions, sizes.
+
+    BrittleError where it cannot be written, as on a full disk.
+    """
     masks = region.masks()
     bits = {name: mask.bits for name, mask in masks.items()}
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
     metadata = {"format": FORMAT, "header": json.dumps(header), "shapes": json.dumps(shapes), "digest": _digest(bits)}
     part = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(bits, part, metadata=metadata)
         part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise BrittleError(f"cannot write region file {path}: {error}; free some space or give another --output_path") from error
     finally:
         part.unlink(missing_ok=True)
 

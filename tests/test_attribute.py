@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.attribute import groups
+from brittle_eval.budget import groups, state_sizes
 from brittle_eval.calibration import Example
 from brittle_eval.methods import Attribution
 from brittle_eval.weights import find_weights
 from brittle_plugins.snip import Snip
 from brittle_plugins.wanda import Wanda
-from tests.models import MODELS, VOCABULARY, attribute, examples, in_dtype, llama
+from tests.models import MODELS, VOCABULARY, attribute, examples, in_dtype, llama, weights_of
 
 SAFETY = examples([(7, 5), (3, 9), (12, 1), (5, 5), (4, 11), (9, 2), (6, 6), (2, 3), (8, 4)])
 ALL = pytest.mark.parametrize("name", MODELS)
@@ -110,7 +110,9 @@ def test_the_batch_size_changes_rounding_only(name: str, method: Attribution) ->
 def test_groups_of_blocks_give_the_same_bits() -> None:
     model = llama(layers=3)
     addresses = find_weights(model)[0]
-    block = sum(a.parameter(model).numel() for a in addresses if a.block == 0) * 4
+    weights = weights_of(model)
+    sizes = state_sizes(model, Snip(), addresses, weights.__getitem__)
+    block = sum(a.view(model).numel() for a in addresses if a.block == 0) * 4
     whole = attribute(model, Snip(), SAFETY)
     for memory, expected in (
         (block, [[0], [1], [2]]),
@@ -118,13 +120,12 @@ def test_groups_of_blocks_give_the_same_bits() -> None:
         (1, [[0], [1], [2]]),
         (9 * block, [[0, 1, 2]]),
     ):
-        made = groups(addresses, model, Snip(), 1, memory)
+        made = groups(addresses, sizes, 1, memory)
         assert [sorted({a.block for a in group}) for group in made] == expected
         assert [a for group in made for a in group] == addresses
         parts = [attribute(model, Snip(), SAFETY, only=group) for group in made]
         assert all(torch.equal(value, whole[weight]) for part in parts for weight, value in part.items())
-    assert [sorted({a.block for a in group}) for group in groups(addresses, model, Snip(), 2, 2 * block)] == [[0], [1], [2]]
-    assert groups(addresses, model, Wanda(), 1, 1) == [addresses]
+    assert [sorted({a.block for a in group}) for group in groups(addresses, sizes, 2, 2 * block)] == [[0], [1], [2]]
 
 
 @pytest.mark.parametrize("method", [Wanda(), Snip()], ids=["wanda", "snip"])

@@ -146,7 +146,7 @@ def test_arithmetic_in_place_reaches_neither_the_model_nor_an_error() -> None:
     assert str(Fingerprint(model)) == before
 
 
-def test_every_example_is_reported_once() -> None:
+def test_every_example_is_reported_once_for_each_block() -> None:
     model, batches = llama(), list[int]()
     accumulate(model, Wanda(), weights_of(model), {"a": SAFETY, "b": SAFETY[:3]}, Pass(PAD, 4, on_batch=batches.append))
-    assert batches == [4, 4, 1, 3]
+    assert batches == [8, 8, 2, 6]

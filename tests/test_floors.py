@@ -14,8 +14,8 @@ ROOT = Path(brittle_eval.__file__).parents[1]
 FLOORS = (
     ("errors", "regions", "scores"),
     ("methods", "hookspecs", "options", "recipe", "stats", "coherence", "progress"),
-    ("discovery", "plugins", "cards", "data", "store", "weights"),
-    ("chat", "calibration", "attribute", "isolate", "edit", "controls"),
+    ("discovery", "plugins", "cards", "data", "store", "kept", "weights"),
+    ("chat", "calibration", "attribute", "budget", "walk", "isolate", "edit", "sequential", "controls"),
     ("generate", "measures", "lm", "evaluate", "train"),
     ("record", "judging", "assess", "conclude", "listing", "table"),
     ("align", "organism", "prepare", "base", "behaviours", "session", "run", "cli_run", "cli_organism", "cli"),
