@@ -7,10 +7,10 @@ backward pass ends at the first block that is looked at.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,29 +51,38 @@ def accumulate(
     how: Pass,
 ) -> States:
     """The method's state for every behaviour and given weight, after all examples, from passes of the whole model."""
-    states: States = {}
     blocks = len({address.block for address in weights})
-    for behaviour, examples in behaviours.items():
-        states[behaviour] = state = started(method, weights, behaviour, examples)
-        if method.needs & DATA:
-            run = _backward if "gradients" in method.needs else _forward
-            with observing(model, method, weights, state) as observer:
-                for batch, first in batches(examples, how.batch_size):
-                    observer.begin(*collate(batch, how.pad_id, input_device(model)), first)
-                    run(model, observer)
-                    how.on_batch(len(batch) * blocks)
-            gc.collect()
-    return states
+    run = _backward if "gradients" in method.needs else _forward
+
+    def passes(examples: Sequence[Example], observer: Observer) -> None:
+        for batch, first in batches(examples, how.batch_size):
+            observer.begin(*collate(batch, how.pad_id, input_device(model)), first)
+            run(model, observer)
+            how.on_batch(len(batch) * blocks)
+
+    return {
+        behaviour: observed(model, method, weights, behaviour, examples, partial(passes, examples))
+        for behaviour, examples in behaviours.items()
+    }
 
 
-def started(
-    method: Attribution, weights: Mapping[Address, Weight], behaviour: str, examples: Sequence[Example]
+def observed(
+    model: PreTrainedModel,
+    method: Attribution,
+    weights: Mapping[Address, Weight],
+    behaviour: str,
+    examples: Sequence[Example],
+    run: Callable[[Observer], None],
 ) -> dict[str, Any]:
-    """The state of every weight before the first example; BrittleError where the method needs examples and there are none."""
+    """The state of every weight after `run` has taken all batches past the observer."""
     if method.needs & DATA and not examples:
         raise BrittleError(f"{type(method).__name__} needs examples of '{behaviour}', but there are none: give pairs of it")
     with blaming(method):
-        return {weight.name: method.start(own(weight)) for weight in weights.values()}
+        state = {weight.name: method.start(own(weight)) for weight in weights.values()}
+    if method.needs & DATA:
+        with _observing(model, method, weights, state) as observer:
+            run(observer)
+    return state
 
 
 def scores(method: Attribution, weight: Weight, state: Any) -> Tensor:
@@ -187,10 +196,9 @@ class Observer:
 
 
 @contextmanager
-def observing(
+def _observing(
     model: PreTrainedModel, method: Attribution, addresses: Iterable[Address], state: dict[str, Any]
 ) -> Iterator[Observer]:
-    """While inside, what runs through the given weights updates their states; `begin` announces each batch."""
     observer, addresses = Observer(method, state), list(addresses)
     gradients = "gradients" in method.needs
     with ExitStack() as stack:

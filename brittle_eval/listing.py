@@ -13,7 +13,7 @@ from typing import Any
 
 from brittle_eval import cards, recipe
 from brittle_eval.errors import UnknownName
-from brittle_eval.options import Option, options_of
+from brittle_eval.options import Option, options_of, type_in_words
 from brittle_eval.plugins import CONTRACTS, Entry, Folder, Plugins
 
 TASK_NAME = re.compile(r"""^(?:task|group):[ \t]*["']?([\w.-]+)["']?[ \t]*(?:\#.*)?$""", re.MULTILINE)
@@ -109,11 +109,14 @@ def _of_method(plugins: Plugins, kind: str, name: str) -> dict[str, Any]:
 
 def _of_recipe(plugins: Plugins, name: str) -> dict[str, Any]:
     known = cards.recipes(plugins)
+    plan = recipe.parse(name, plugins, known)
     options = [
         _option(part.name, option, part.options)
-        for part in recipe.parse(name, plugins, known).components
+        for part in plan.components
         for option in options_of(plugins.get(part.kind, part.name)).values()
     ]
+    if plan.attribution:
+        options.append({"component": "plan", "key": "order", "type": type_in_words(recipe.Order), "default": plan.order})
     card = known[name]
     return {"plan": card.plan, "options": options, "source": card.source, "notes": card.notes.strip()}
 

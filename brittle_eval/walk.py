@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from brittle_eval.attribute import Pass, States, batches, observing, started
+from brittle_eval.attribute import Observer, Pass, States, batches, observed
 from brittle_eval.calibration import Example, collate, input_device
 from brittle_eval.methods import Attribution, Weight
 from brittle_eval.weights import Address, decoder_blocks
@@ -58,25 +59,29 @@ class Walk:
         states: States = {behaviour: {} for behaviour in self.behaviours}
         for number in range(self.at, max(address.block for address in weights) + 1):
             inside = {address: weight for address, weight in weights.items() if address.block == number}
+            if not inside:
+                self.advance()
+                continue
             for behaviour, state in self.observe(inside, keep=True).items():
                 states[behaviour] |= state
-            self.at += 1
         return states
 
     def observe(self, weights: Mapping[Address, Weight], *, keep: bool = False) -> States:
-        """The state for weights of the block `at`; with `keep`, what left the block takes the place of what entered it."""
-        states: States = {}
-        for behaviour, examples in self.behaviours.items():
-            states[behaviour] = state = started(self.method, weights, behaviour, examples)
-            with observing(self.model, self.method, weights, state) as observer:
-                for batch in self._batches[behaviour]:
-                    observer.begin(batch.ids, batch.mask, batch.responses, batch.first)
-                    left = self._through(batch)
-                    if keep:
-                        batch.hidden = left
-                    if weights:
-                        self.how.on_batch(len(batch.ids))
-        return states
+        """The state for weights of the block `at`; with `keep`, what leaves the block is kept, which is then behind."""
+        found = {
+            behaviour: observed(self.model, self.method, weights, behaviour, examples, partial(self._show, behaviour, keep))
+            for behaviour, examples in self.behaviours.items()
+        }
+        self.at += keep
+        return found
+
+    def _show(self, behaviour: str, keep: bool, observer: Observer) -> None:
+        for batch in self._batches[behaviour]:
+            observer.begin(batch.ids, batch.mask, batch.responses, batch.first)
+            left = self._through(batch)
+            if keep:
+                batch.hidden = left
+            self.how.on_batch(len(batch.ids))
 
     def advance(self) -> None:
         """Through the block `at` as it is now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import pytest
 from annotated_types import Interval
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from brittle_eval import Attribution, BrittleError, Isolation, Modification, Share
 from brittle_eval.options import options_of
-from brittle_eval.recipe import Component, Plan, check, parse
+from brittle_eval.recipe import Component, Order, Plan, check, parse
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Card:
 RECIPES: Mapping[str, Card] = {
     "diff": Card("score+high+scale:q=0.1,scale.alpha=0.5"),
     "diff-wide": Card("diff:q=0.3"),
+    "walk": Card("score+high+scale:q=0.1,order=sequential"),
     "loop": Card("pool"),
     "pool": Card("loop:q=0.1"),
 }
@@ -160,6 +161,11 @@ def test_modifications_after_a_recipe_replace_its_own() -> None:
         ("scale:=3", "has the option '=3', expected key=value"),
         ("scale:alpha=1,alpha=2", "gives the option 'alpha' twice"),
         ("scale:alpha=1,scale.alpha=2", "gives the option 'scale.alpha' twice"),
+        ("score+high+scale:order=parallel,order=parallel", "gives the option 'order' twice"),
+        ("score+high+scale:order=serial", "'serial': did you mean parallel"),
+        ("score+high+scale:ordr=parallel", "did you mean order"),
+        ("scale:order=sequential", "has an order but no attribution that could follow it: remove order=sequential"),
+        ("none:order=parallel", "has an order but no attribution"),
         ("scale+push-on:alpha=1", "belongs to scale and push-on: write scale.alpha=... or push-on.alpha=..."),
         ("none:q=1", "unknown option of 'none:q=1' 'q': known: none"),
     ],
@@ -182,6 +188,23 @@ def test_unknown_options_name_the_options_of_each_component() -> None:
     assert "'scale.q'" in mistake("score+high+scale:scale.q=0.1")
 
 
+def test_the_order_is_the_plans_own() -> None:
+    assert read("score+high+scale").order == read("score+high+scale:order=parallel").order == "parallel"
+    plan = read("score+high+scale:q=0.1,order=sequential")
+    assert (plan.order, str(plan)) == ("sequential", "score+high+scale:high.q=0.1,order=sequential")
+    assert plan != read("score+high+scale:q=0.1") == read("score+high+scale:q=0.1,order=parallel")
+    assert plan.isolation == Component("isolation", "high", {"q": "0.1"})
+
+
+def test_the_order_of_a_recipe_stays_with_other_modifications_and_can_be_overridden() -> None:
+    assert [read(text).order for text in ("walk", "walk+push-on:push-on.alpha=3", "walk:q=0.2", "walk:order=parallel")] == [
+        "sequential",
+        "sequential",
+        "sequential",
+        "parallel",
+    ]
+
+
 WORDS = st.text("abc0123456789.=:- ", min_size=1).map(str.strip).filter(bool)
 
 
@@ -194,11 +217,13 @@ def plans(draw: st.DrawFn) -> Plan:
         return Component(kind, name, {key: draw(WORDS) for key in chosen})  # type: ignore[arg-type]  # a drawn kind
 
     known = {kind: list(names) for kind, names in METHODS.items()}
-    order = draw(st.permutations(known["modification"]))[: draw(st.integers(1, 2))]
-    modifications = tuple(component("modification", [name]) for name in order)
+    names = draw(st.permutations(known["modification"]))[: draw(st.integers(1, 2))]
+    modifications = tuple(component("modification", [name]) for name in names)
     if draw(st.booleans()):
         return Plan(modifications=modifications)
-    return Plan(component("attribution", known["attribution"]), component("isolation", known["isolation"]), modifications)
+    order: Order = draw(st.sampled_from(get_args(Order)))
+    first, second = component("attribution", known["attribution"]), component("isolation", known["isolation"])
+    return Plan(first, second, modifications, order=order)
 
 
 @given(plans())
