@@ -1,8 +1,8 @@
 """How long attributions take, against the limit of a bare pass and against the released code's loops: `make bench`.
 
 The limits: *forward* is the decoder without its head under `inference_mode`, *forward+backward* the full model with its loss and
-all weight gradients. A method runs on its limit's batches, at the limit's best batch size; rounds take turns, and ratios are of the
-best of each. Results go into one flat JSON file beside those of other benchmarks; the table has medians and spreads.
+all weight gradients. A method runs on its limit's batches, at the limit's best batch size; rounds take turns, and ratios are of
+the best of each. Results go into one flat JSON file beside those of other benchmarks; the table has medians and spreads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import naive
 import torch
-from contest import Bench
+from contest import Bench, Contestant
 from peak import examples as random_examples
 from peak import model_of
 from rich.console import Console
@@ -34,6 +34,7 @@ from brittle_eval.plugins import Plugins
 from brittle_tasks.data import own_rows
 
 CONSOLE = Console(width=120)
+Say = Callable[[str], None]
 TARGETS = {
     "wanda_over_forward": (1.15, "at most"),
     "snip_over_forward_backward": (1.3, "at most"),
@@ -69,35 +70,36 @@ def random_model(pairs: int) -> tuple[PreTrainedModel, list[Example], int]:
     return LlamaForCausalLM(LlamaConfig(**sizes, **heads)).eval(), random_examples(pairs, random.Random(0)), 0
 
 
-def measure(bench: Bench, sizes: Sequence[int], few: int, say: Callable[[str], None]) -> None:
-    """Every time of the table; `few` examples and blocks stand for all where the naive loops would take an hour."""
+def measure(bench: Bench, sizes: Sequence[int], say: Say) -> None:
+    """The limits and what is held to them; ActSVD where it is installed."""
     plugins = Plugins.load()
     made: Callable[[str, str], Any] = lambda kind, name: plugins.get(kind, name)()  # noqa: E731
-    wanda, snip, ablate = made("attribution", "wanda"), made("attribution", "snip"), made("modification", "ablate")
-    contestants = [
-        bench.forward,
-        bench.attribution("wanda", wanda),
-        bench.orders("wanda", wanda, made("isolation", "top"), ablate),
-    ]
-    if known := plugins.kinds("actsvd") and plugins.kinds("top-ranks"):
-        actsvd = made("attribution", "actsvd")
-        contestants.append(bench.attribution("actsvd", actsvd))
-        contestants.append(bench.orders("actsvd", actsvd, made("isolation", "top-ranks"), ablate))
-    else:
+    ablate = made("modification", "ablate")
+    pairs = [("wanda", "top"), ("actsvd", "top-ranks")]
+    if not (plugins.kinds("actsvd") and plugins.kinds("top-ranks")):
         say("actsvd is left out: no attribution 'actsvd' with an isolation 'top-ranks' is installed")
+        pairs.pop()
+    contestants: list[Contestant] = [bench.forward]
+    for name, isolation in pairs:
+        method = made("attribution", name)
+        contestants += [bench.attribution(name, method), bench.orders(name, method, made("isolation", isolation), ablate)]
     size = bench.best_size(bench.forward, sizes)
     say(f"forward is fastest with {size} pairs a batch; {bench.rounds} rounds")
     bench.race(size, contestants)
     size = bench.best_size(bench.forward_backward, sizes)
     say(f"forward+backward is fastest with {size} pairs a batch; {bench.rounds} rounds")
-    bench.race(size, [bench.forward_backward, bench.attribution("snip", snip)])
+    bench.race(size, [bench.forward_backward, bench.attribution("snip", made("attribution", "snip"))])
+
+
+def measure_naive(bench: Bench, few: int, say: Say) -> None:
+    """The naive loops, once; `few` blocks (for SNIP also pairs) stand for all where all would take an hour."""
     blocks = max(address.block for address in bench.addresses) + 1
     some = list(range(0, blocks, max(1, blocks // few)))[:few]
     started = time.perf_counter()
     naive.wanda(bench.model, bench.addresses, bench.examples)
     bench.times["naive wanda"].append(time.perf_counter() - started)
     for name, loop, taken in (("snip", naive.snip, bench.examples[:few]), ("actsvd", naive.actsvd, bench.examples)):
-        if name == "actsvd" and not known:
+        if f"{name} passes" not in bench.times:
             continue
         share = len(bench.examples) / len(taken) * blocks / len(some)
         say(f"naive {name}: {len(taken)} pairs and {len(some)} of {blocks} blocks measured, times {share:g}")
@@ -153,12 +155,14 @@ def main(arguments: Sequence[str]) -> None:
     if given.smoke:
         draw = random.Random(0)
         bench = Bench(model_of(4.3e6, torch.float32), random_examples(4, draw, scale=4), 0, rounds=2)
-        measure(bench, [2, 4], 1, say)
+        few, sizes = 1, [2, 4]
     else:
         bench = Bench(*(random_model if given.random else embedded)(given.pairs), rounds=given.rounds)
         parameters = sum(parameter.numel() for parameter in bench.model.parameters())
         say(f"{parameters:,} parameters, {given.pairs} pairs, float32, {torch.get_num_threads()} threads")
-        measure(bench, [4, 8, 16, 32], 2, say)
+        few, sizes = 2, [4, 8, 16, 32]
+    measure(bench, sizes, say)
+    measure_naive(bench, few, say)
     found = ratios(bench)
     found["attribution_peak_over_model"] = peak(4.3e6, 2) if given.smoke else peak(1e9, 8)
     CONSOLE.print(bench.table())

@@ -82,8 +82,8 @@ def find_region(
     addresses: Sequence[Address],
     context: Context,
     how: Pass,
-    kept: Kept | None = None,
     on_weight: Callable[[int], None] = lambda weights: None,
+    kept: Kept | None = None,
 ) -> Region:
     """The region that the isolation takes from the attribution's scores of the model as it is; an empty one is an error.
 

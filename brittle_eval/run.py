@@ -172,7 +172,7 @@ class _Run:
             how = Pass(session.lm.pad_id, memory=int(self.options.memory * 2**30), on_batch=advance, say=self.say)
             given = (examples, session.addresses, self.context)
             if chain.plan.order == "parallel":
-                return find_region(session.model, chain.attribution, chain.isolation, *given, how, kept)
+                return find_region(session.model, chain.attribution, chain.isolation, *given, how, kept=kept)
             return find_region_in_order(
                 session.model, chain.attribution, chain.isolation, chain.modifications, *given, session.fingerprint, how, kept
             )

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from brittle_eval import attribute as attribute_module
 from brittle_eval.budget import groups, state_sizes
-from brittle_eval.calibration import Example
+from brittle_eval.calibration import Example, collate
 from brittle_eval.methods import Attribution
 from brittle_eval.weights import find_weights
 from brittle_plugins.snip import Snip
@@ -105,6 +106,25 @@ def test_the_batch_size_changes_rounding_only(name: str, method: Attribution) ->
         a, b = (set(found[weight].flatten().topk(k).indices.tolist()) for found in (one, eight))
         assert len(a & b) / len(a | b) >= 0.999
         assert distance(eight[weight], value) <= 1e-5
+
+
+@pytest.mark.parametrize("method", [Wanda(), Snip()], ids=["wanda", "snip"])
+@pytest.mark.parametrize("name", ["llama", "biased", "mistral"])
+def test_the_side_of_the_padding_changes_rounding_only(name: str, method: Attribution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With positions that are relative; absolute ones would have to be told to a model that is padded on the left."""
+    model = MODELS[name]()
+    right = attribute(model, method, SAFETY, 4)
+    padded: list[bool] = []
+
+    def on_the_left(batch: list[Example], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        ids, mask, responses = collate(batch, pad_id, device, "left")
+        padded.append(not bool(mask[:, 0].all()))
+        return ids, mask, responses
+
+    monkeypatch.setattr(attribute_module, "collate", on_the_left)
+    left = attribute(model, method, SAFETY, 4)
+    assert any(padded)
+    assert all(distance(left[weight], value) <= 1e-5 for weight, value in right.items())
 
 
 def test_groups_of_blocks_give_the_same_bits() -> None:

@@ -34,7 +34,7 @@ Find = Callable[[Pass, Kept | None], Region]
 
 def parallel(model: PreTrainedModel, method: Attribution, isolation: Isolation) -> Find:
     addresses = find_weights(model)[0]
-    return lambda how, kept: find_region(model, method, isolation, BEHAVIOURS, addresses, context(), how, kept)
+    return lambda how, kept: find_region(model, method, isolation, BEHAVIOURS, addresses, context(), how, kept=kept)
 
 
 def sequential(model: PreTrainedModel, method: Attribution, isolation: Isolation) -> Find:
