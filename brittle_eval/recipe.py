@@ -1,9 +1,7 @@
 """The grammar of plans: from what a user types to components with options, and back to one canonical text.
 
 PLAN    = none | [attribution+isolation+]modification{+modification}[:options] | RECIPE{+modification}[:options]
-options = key=value,key=value
-
-A key belongs to the one component that has it; `order` is the plan's own.
+options = key=value,key=value              of the one component that has the key; `order` is the plan's own
 """
 
 from __future__ import annotations
@@ -218,7 +216,8 @@ def _route(key: str, plan: Plan, names: Names) -> tuple[str, str]:
         raise BrittleError(f"option '{key}' belongs to {' and '.join(owners)}: write {ways}")
     if not owners:
         listing = "; ".join(f"{name}: {', '.join(o.key for o in own.values()) or 'none'}" for name, own in fields.items())
-        keys = {"order"} | {option.key for name in ([wanted] if dot else fields) for option in fields[name].values()}
+        keys = {option.key for name in ([wanted] if dot else fields) for option in fields[name].values()}
+        keys |= {"order"} if plan.attribution and not dot else set()
         raise UnknownName(f"option of '{plan.text}'", key, keys, f"(options of {listing or NONE + ': none'})")
     return owners[0], field_name
 

@@ -140,6 +140,7 @@ def _only(output: Any) -> Tensor:
     hidden, *rest = output
     if any(item is not None for item in rest):
         raise ValueError("a block gives more than its hidden states")
+    assert isinstance(hidden, Tensor)
     return hidden
 
 
@@ -171,7 +172,7 @@ def _stubbed(blocks: Sequence[nn.Module], stub: Callable[..., Any]) -> Iterator[
     own = [block.__dict__.get("forward") for block in blocks]
     try:
         for block in blocks:
-            block.forward = stub  # type: ignore[method-assign]
+            block.forward = stub
         yield
     finally:
         for block, before in zip(blocks, own, strict=True):

@@ -162,7 +162,7 @@ def test_modifications_after_a_recipe_replace_its_own() -> None:
         ("scale:alpha=1,alpha=2", "gives the option 'alpha' twice"),
         ("scale:alpha=1,scale.alpha=2", "gives the option 'scale.alpha' twice"),
         ("score+high+scale:order=parallel,order=parallel", "gives the option 'order' twice"),
-        ("score+high+scale:order=serial", "'serial': did you mean parallel"),
+        ("score+high+scale:order=serial", "'serial': did you mean sequential"),
         ("score+high+scale:ordr=parallel", "did you mean order"),
         ("scale:order=sequential", "has an order but no attribution that could follow it: remove order=sequential"),
         ("none:order=parallel", "has an order but no attribution"),
