@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TYPED := brittle_eval plugins/brittle_plugins tasks/brittle_tasks registry/brittle_registry
 
-.PHONY: test demo check docs clean
+BENCHMARKS := attribution
+
+.PHONY: test demo check docs bench clean
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q
@@ -18,6 +20,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(TYPED)
+
+# Results of every benchmark go into one flat bench.json; ONLY=NAME runs one.
+bench: $(INSTALLED)
+	for name in $(or $(ONLY),$(BENCHMARKS)); do $(BIN)/python benchmarks/$$name.py --output bench.json || exit 1; done
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/generate.py

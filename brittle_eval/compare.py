@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from brittle_eval.errors import BrittleError
-from brittle_eval.overlap import Overlap, block_of, kinds_of, pair_overlap, together
+from brittle_eval.overlaps import Overlap, block_of, kinds_of, pair_overlap, together
 from brittle_eval.regions import Region
 from brittle_eval.store import load_region
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from brittle_eval.compare import Agreement, Comparison, Spread, spread, spreads
-from brittle_eval.overlap import Overlap
+from brittle_eval.overlaps import Overlap
 from brittle_eval.regions import Region
 from brittle_eval.table import WIDTH
 

@@ -45,13 +45,35 @@ class _Undo:
             view.copy_(flat.reshape(view.shape))
 
 
-def _parameters(undo: Sequence[_Undo]) -> list[str]:
-    """The parameters of the touched weights, each once: the experts of a fused one share it."""
-    return list(dict.fromkeys(entry.address.parameter_name for entry in undo))
-
-
 def _bits(value: Tensor) -> Tensor:
     return value.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()])
+
+
+Edit = Callable[[Address, Part, Sequence[Modification]], None]
+"""Applies modifications to a part of one weight, in the model."""
+
+
+@contextmanager
+def editing(model: nn.Module, context: Context, fingerprint: Fingerprint) -> Iterator[Edit]:
+    """Gives the function that edits a weight, each once.
+
+    On leaving (also by an exception or Ctrl-C) every weight has its old bytes again, as the touched parameters' digests prove.
+    """
+    undo: list[_Undo] = []
+    entered: dict[str, str] = {}
+
+    def edit(address: Address, part: Part, modifications: Sequence[Modification]) -> None:
+        entered.setdefault(address.parameter_name, fingerprint.part(address.parameter_name))
+        with torch.no_grad():
+            _apply(model, address, part, modifications, context, undo)
+
+    try:
+        yield edit
+    finally:
+        with _uninterrupted(), torch.no_grad():
+            for entry in reversed(undo):
+                entry.restore(model)
+            _prove(list(entered), entered, fingerprint)
 
 
 @contextmanager
@@ -63,25 +85,14 @@ def edited(
     context: Context,
     fingerprint: Fingerprint,
 ) -> Iterator[list[str]]:
-    """The model with the modifications applied to the region; gives the names of the touched parameters.
-
-    On leaving (also by an exception or Ctrl-C) every weight has its old bytes again, as the touched parameters' digests prove.
-    """
-    undo: list[_Undo] = []
-    entered = {address.parameter_name: fingerprint.part(address.parameter_name) for address in addresses}
-    try:
-        with torch.no_grad():
-            for address in addresses:
-                if address.name in region:
-                    _apply(model, address, region[address.name], modifications, context, undo)
-        touched = _parameters(undo)
-        fingerprint.refresh(touched)
-        yield touched
-    finally:
-        with _uninterrupted(), torch.no_grad():
-            for entry in reversed(undo):
-                entry.restore(model)
-            _prove(_parameters(undo), entered, fingerprint)
+    """The model with the modifications applied to the region, undone as `editing` undoes; gives the touched parameters."""
+    touched = [address for address in addresses if address.name in region]
+    with editing(model, context, fingerprint) as edit:
+        for address in touched:
+            edit(address, region[address.name], modifications)
+        names = list(dict.fromkeys(address.parameter_name for address in touched))  # experts of a fused one share it
+        fingerprint.refresh(names)
+        yield names
 
 
 def _apply(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from brittle_eval.attribute import Pass, States, accumulate, groups, scores
+from brittle_eval.attribute import DATA, Pass, States, accumulate, scores
+from brittle_eval.budget import estimate, groups, state_sizes
 from brittle_eval.calibration import Example
 from brittle_eval.errors import BrittleError, blaming
+from brittle_eval.kept import Kept
 from brittle_eval.methods import Attribution, Context, Isolation, Weight
 from brittle_eval.regions import Part, Region, Whole
 from brittle_eval.scores import Directions
+from brittle_eval.walk import begin_walk
 from brittle_eval.weights import Address
 
 
@@ -21,6 +25,61 @@ def as_weight(model: nn.Module, address: Address, context: Context, *, base: boo
     """What a method sees of a weight; `base` adds the base model's value."""
     other = context.weights("base")[address.name] if base else None
     return Weight(address.name, address.block, address.view(model), other, context.generator(address.name))
+
+
+class Search:
+    """Takes the states of one group of blocks after the other and gives their parts, as soon as the isolation has seen enough."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        attribution: Attribution,
+        isolation: Isolation,
+        behaviours: Mapping[str, Sequence[Example]],
+        context: Context,
+        on_weight: Callable[[int], None] = lambda weights: None,
+        on_unreached: Callable[[str, str], None] = lambda behaviour, weight: None,
+    ) -> None:
+        self.model, self.attribution, self.isolation, self.context = model, attribution, isolation, context
+        self.behaviours = {name: behaviours.get(name, ()) for name in isolation.behaviours}
+        self._on_weight, self._on_unreached = on_weight, on_unreached
+        self._pending: dict[str, dict[str, Tensor | Directions]] = {name: {} for name in self.behaviours}
+
+    def weigh(self, address: Address) -> Weight:
+        """What the attribution sees of a weight."""
+        return as_weight(self.model, address, self.context, base="base" in self.attribution.needs)
+
+    def weights(self, group: Sequence[Address]) -> dict[Address, Weight]:
+        return {address: self.weigh(address) for address in group}
+
+    def take(self, weights: Mapping[Address, Weight], states: States) -> dict[str, Part]:
+        """The parts that whole blocks' states are enough for; a state is dropped when its scores are there.
+
+        A weight without a state for one of the behaviours (an expert that saw no token of it) is reported and left out.
+        """
+        parts: dict[str, Part] = {}
+        group = list(weights)
+        for position, (address, weight) in enumerate(weights.items()):
+            lacking = [behaviour for behaviour in self._pending if weight.name not in states[behaviour]]
+            for behaviour in lacking:
+                self._on_unreached(behaviour, weight.name)
+            for behaviour, pending in self._pending.items() if not lacking else ():
+                pending[weight.name] = scores(self.attribution, weight, states[behaviour].pop(weight.name))
+            last_of_block = position + 1 == len(group) or group[position + 1].block != address.block
+            if self.isolation.reach == "weight" or (self.isolation.reach == "block" and last_of_block):
+                parts |= self.rest()
+        return parts
+
+    def rest(self) -> dict[str, Part]:
+        """The parts of all weights whose scores wait, for an isolation that must see the whole model."""
+        if not any(self._pending.values()):
+            return {}
+        with blaming(self.isolation):
+            parts = dict(self.isolation.isolate(self._pending, self.context))
+        for values in self._pending.values():
+            self._on_weight(len(values))
+            values.clear()
+        return parts
 
 
 def find_region(
@@ -33,40 +92,32 @@ def find_region(
     how: Pass,
     on_weight: Callable[[int], None] = lambda weights: None,
     on_unreached: Callable[[str, str], None] = lambda behaviour, weight: None,
+    kept: Kept | None = None,
 ) -> Region:
-    """The region that the isolation takes from the attribution's scores; an empty one is an error.
+    """The region that the isolation takes from the attribution's scores of the model as it is; an empty one is an error.
 
-    A weight without a score for one of the behaviours (an expert that saw no token of it) is reported and left out.
+    With `kept`, finished groups of blocks are kept on disk, and those that are there already are not attributed again.
     """
-    asked = {name: behaviours.get(name, ()) for name in isolation.behaviours}
-    parts: dict[str, Part] = {}
-    pending: dict[str, dict[str, Tensor | Directions]] = {name: {} for name in asked}
-
-    def flush() -> None:
-        if not any(pending.values()):
-            return
-        with blaming(isolation):
-            parts.update(isolation.isolate(pending, context))
-        for values in pending.values():
-            on_weight(len(values))
-            values.clear()
-
-    for group in groups(addresses, model, attribution, len(asked), how.memory):
-        weights = {address: as_weight(model, address, context, base="base" in attribution.needs) for address in group}
-        states: States = accumulate(model, attribution, weights, asked, how)
-        for position, (address, weight) in enumerate(weights.items()):
-            lacking = [behaviour for behaviour in asked if weight.name not in states[behaviour]]
-            for behaviour in lacking:
-                on_unreached(behaviour, weight.name)
-            for behaviour in asked if not lacking else ():
-                pending[behaviour][weight.name] = scores(attribution, weight, states[behaviour].pop(weight.name))
-            last_of_block = position + 1 == len(group) or group[position + 1].block != address.block
-            if isolation.reach == "weight" or (isolation.reach == "block" and last_of_block):
-                flush()
+    search = Search(model, attribution, isolation, behaviours, context, on_weight, on_unreached)
+    parts = kept.load() if kept and isolation.reach != "model" else {}
+    waiting = [address for address in addresses if address.name not in parts]
+    sizes = state_sizes(model, attribution, waiting, search.weigh)
+    made = groups(waiting, sizes, len(search.behaviours), how.memory)
+    how.say(str(estimate(model, made, sizes, len(search.behaviours), how.memory, isolation.reach)))
+    states_of: Callable[[Mapping[Address, Weight]], States]
+    states_of = partial(accumulate, model, attribution, behaviours=search.behaviours, how=how)
+    if len(made) > 1 and attribution.needs & DATA and "gradients" not in attribution.needs:
+        walk = begin_walk(model, attribution, search.behaviours, how)
+        states_of = walk.states if walk else states_of
+    for group in made:
+        weights = search.weights(group)
+        found = search.take(weights, states_of(weights))
+        parts |= found
+        if kept and isolation.reach != "model":
+            kept.add(found)
         gc.collect()
-    if isolation.reach == "model":
-        flush()
-    return _checked(Region(parts), isolation)
+    parts |= search.rest()
+    return checked(parts, addresses, isolation)
 
 
 def whole_region(model: nn.Module, addresses: Sequence[Address]) -> Region:
@@ -74,7 +125,9 @@ def whole_region(model: nn.Module, addresses: Sequence[Address]) -> Region:
     return Region({address.name: Whole(tuple(address.view(model).shape)) for address in addresses})
 
 
-def _checked(region: Region, isolation: Isolation) -> Region:
+def checked(parts: Mapping[str, Part], addresses: Sequence[Address], isolation: Isolation) -> Region:
+    """The parts as a region, in the model's order; an empty one is an error."""
+    region = Region({address.name: parts[address.name] for address in addresses if address.name in parts})
     if region.count + region.ranks == 0:
         entries = "raise q, lower p, or compare over more than a row (a row of n entries takes ⌊q·n⌋)"
         few = "take more ranks; a behaviour less itself leaves none"

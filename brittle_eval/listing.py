@@ -15,6 +15,7 @@ from brittle_eval import __version__, cards, recipe
 from brittle_eval.errors import UnknownName
 from brittle_eval.options import Option, options_of
 from brittle_eval.plugins import CONTRACTS, Entry, Folder, Plugins
+from brittle_eval.scope import SCOPE, Scope
 
 TASK_NAME = re.compile(r"""^(?:task|group):[ \t]*["']?([\w.-]+)["']?[ \t]*(?:\#.*)?$""", re.MULTILINE)
 MEMBER = re.compile(r"^[ \t]*-[ \t]+([\w.-]+)[ \t]*$", re.MULTILINE)
@@ -120,11 +121,14 @@ def _of_method(plugins: Plugins, kind: str, name: str) -> dict[str, Any]:
 
 def _of_recipe(plugins: Plugins, name: str) -> dict[str, Any]:
     known = cards.recipes(plugins)
+    plan = recipe.parse(name, plugins, known)
     options = [
         _option(part.name, option, part.options)
-        for part in recipe.parse(name, plugins, known).components
+        for part in plan.components
         for option in options_of(plugins.get(part.kind, part.name)).values()
     ]
+    if plan.components:
+        options += [_option(SCOPE, option, plan.scope.options) for option in options_of(Scope).values()]
     card = known[name]
     return {"plan": card.plan, "options": options, "source": card.source, "notes": card.notes.strip()}
 

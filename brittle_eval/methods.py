@@ -45,7 +45,10 @@ class Weight:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one batch of a behaviour's examples showed of one weight, at positions whose own label is a response token."""
+    """What one batch of a behaviour's examples showed of one weight, at positions whose own label is a response token.
+
+    `inputs` and `outputs` are shared with others: read them only. Copy what you keep.
+    """
 
     inputs: Tensor
     """(tokens, in): what entered the weight."""
@@ -54,22 +57,28 @@ class Seen:
     example: Tensor
     """(tokens,): the number of the example that each token belongs to."""
     weight_grad: Tensor | None
-    """(out, in): gradient of one example's mean response loss, if the method needs gradients; then the batch is that example."""
+    """(out, in), float32: gradient of one example's mean response loss, if the method needs gradients; then the batch is that
+    example. The next one comes in the same memory: work in it as you like, and copy what you keep.
+    """
 
 
 class Attribution:
     """Which weights carry a behaviour: a score (out, in) for every weight; higher is more important.
 
-    `start` makes the state of one weight and behaviour, `update` adds a batch, `finish` turns it into scores. A method
-    whose `needs` is empty sees no data. Scores must be finite. One that `gives` "directions" finishes with `Directions`.
+    `start` makes the state of one weight and behaviour, `update` adds a batch, `finish` turns it into scores. What `start`
+    allocates is what `--memory` counts. Scores must be finite. One that `gives` "directions" finishes with `Directions`.
 
     With `shares`, weights that read the very same input keep one state: `start(weight, *beside)` gets them all, `update`
     is called once a batch with what the first one showed, and `finish`, which must leave the state as it is, for each.
     """
 
     gives: ClassVar[str] = "weight-scores"
-    needs: ClassVar[frozenset[Literal["inputs", "outputs", "gradients", "base"]]] = frozenset()
     shares: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> frozenset[Literal["inputs", "outputs", "gradients", "base"]]:
+        """What it must be shown, a class attribute or by its options; a method with no need but `base` sees no data."""
+        return frozenset()
 
     def start(self, weight: Weight) -> Any:
         return None

@@ -20,6 +20,7 @@ from brittle_eval.plugins import Plugins
 from brittle_eval.recipe import Plan, build, check, parse
 from brittle_eval.record import as_file
 from brittle_eval.scope import Scope
+from brittle_eval.sequential import check_order
 
 BEHAVIOUR_TASKS = {"safety": "embedded_harmful_train", "utility": "embedded_harmless_train"}
 """Where the default behaviours' prompts come from."""
@@ -118,9 +119,17 @@ def _chain(text: str, plugins: Plugins) -> Chain:
     def made(component: Any) -> Any:
         return build(component, plugins.get(component.kind, component.name)) if component else None
 
-    modifications = tuple(made(component) for component in plan.modifications)
-    scope = build(plan.scope, Scope)
-    return Chain(plan.text or text, plan, made(plan.attribution), made(plan.isolation), modifications, scope)
+    chain = Chain(
+        plan.text or text,
+        plan,
+        made(plan.attribution),
+        made(plan.isolation),
+        tuple(made(component) for component in plan.modifications),
+        build(plan.scope, Scope),
+    )
+    if chain.scope.order == "sequential":
+        check_order(chain.name, chain.isolation)
+    return chain
 
 
 def _files(items: Sequence[str]) -> dict[str, Path]:

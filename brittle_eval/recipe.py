@@ -1,7 +1,7 @@
 """The grammar of plans: from what a user types to components with options, and back to one canonical text.
 
 PLAN    = none | [attribution+isolation+]modification{+modification}[:options] | RECIPE{+modification}[:options]
-options = key=value,key=value              of a component, or of the plan's scope: modules, blocks
+options = key=value,key=value              of a component, or of the plan's scope: modules, blocks, order
 """
 
 from __future__ import annotations

@@ -116,6 +116,11 @@ class Projector:
         return cls(shape, _factor(left), _factor(right), rank)
 
     @property
+    def count(self) -> int:
+        """Entries inside: none, a projector has ranks."""
+        return 0
+
+    @property
     def rank(self) -> int:
         """Ranks that R takes of a weight of full rank; a complement takes all but the directions that `L Rᵀ` leaves alone."""
         if not self.complement:
@@ -207,7 +212,7 @@ class Region(Mapping[str, Part]):
     @property
     def count(self) -> int:
         """Entries inside masks and whole weights."""
-        return sum(part.count for part in self.values() if not isinstance(part, Projector))
+        return sum(part.count for part in self.values())
 
     @property
     def ranks(self) -> int:

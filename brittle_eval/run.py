@@ -16,18 +16,20 @@ import torch
 from torch import Tensor
 
 from brittle_eval.anatomy import find_units
-from brittle_eval.attribute import Pass
+from brittle_eval.attribute import DATA, Pass
 from brittle_eval.behaviours import Behaviour, from_file, from_prompts, sizes
 from brittle_eval.controls import matched_control
 from brittle_eval.data import sources
 from brittle_eval.edit import check_digests, edited
 from brittle_eval.errors import BrittleError
 from brittle_eval.isolate import find_region, whole_region
-from brittle_eval.methods import Attribution, Context, Isolation
+from brittle_eval.kept import Kept
+from brittle_eval.methods import Context
 from brittle_eval.prepare import BEHAVIOUR_TASKS, Chain, Options, Prepared, load_arguments, output_folder, prepare
 from brittle_eval.progress import bar
 from brittle_eval.record import Row, RunFolder, TaskResult
 from brittle_eval.regions import Region
+from brittle_eval.sequential import find_region_in_order
 from brittle_eval.session import Session
 from brittle_eval.store import load_region, save_region
 from brittle_eval.units import Unit, UnitKind
@@ -151,47 +153,55 @@ class _Run:
         )
 
     def _region(self, chain: Chain) -> Region:
-        session = self.session
+        session, plan = self.session, chain.plan
         if chain.attribution is None or chain.isolation is None:
             self._cover(chain, {})
             return whole_region(session.model, self.scoped[chain.name])
-        found = f"{chain.plan.attribution}|{chain.plan.isolation}|{chain.plan.scope}"
+        parts = [plan.attribution, plan.isolation, plan.scope]
+        found = "|".join(map(str, parts if chain.scope.order == "parallel" else [*parts, *plan.modifications]))
         file = self.folder.path / "regions" / f"{hashlib.blake2b(found.encode(), digest_size=6).hexdigest()}.safetensors"
         if file.exists():
             region, header = load_region(file, str(session.fingerprint))
-        else:
-            region, header = self._found(chain, chain.attribution, chain.isolation)
-            file.parent.mkdir(exist_ok=True)
-            save_region(file, region, header)
-        self._cover(chain, header["coverage"])
-        return region
-
-    def _found(self, chain: Chain, attribution: Attribution, isolation: Isolation) -> tuple[Region, dict[str, Any]]:
-        """The plan's region, and where it comes from."""
-        session, unreached = self.session, dict[str, list[str]]()
-        needed = isolation.behaviours if attribution.needs & {"inputs", "outputs", "gradients"} else ()
+            self._cover(chain, header["coverage"])
+            return region
+        needed = chain.isolation.behaviours if chain.attribution.needs & DATA else ()
         behaviours = {name: self._behaviour(name) for name in needed}
         if behaviours:
             self.say(f"{chain.name}: calibration on {sizes(behaviours)}")
+        kept, unreached = Kept(file.with_suffix(".parts"), self._header(chain, behaviours)), dict[str, list[str]]()
         self.units.clear()
-        with bar(f"attributing {chain.name}", sum(len(behaviour.examples) for behaviour in behaviours.values())) as advance:
-            region = find_region(
-                session.model,
-                attribution,
-                isolation,
-                {name: behaviour.examples for name, behaviour in behaviours.items()},
-                self.scoped[chain.name],
-                self.context,
-                Pass(session.lm.pad_id, memory=int(self.options.memory * 2**30), on_batch=advance),
-                on_unreached=lambda behaviour, weight: unreached.setdefault(behaviour, []).append(weight),
+        region = self._found(chain, behaviours, kept, lambda name, weight: unreached.setdefault(name, []).append(weight))
+        coverage = {"unreached": unreached, "units": dict(self.units)}
+        save_region(file, region, {**kept.header, "size": self._shares(region), "coverage": coverage})
+        kept.remove()
+        self._cover(chain, coverage)
+        return region
+
+    def _found(
+        self, chain: Chain, behaviours: Mapping[str, Behaviour], kept: Kept, on_unreached: Callable[[str, str], None]
+    ) -> Region:
+        """The region that the plan's attribution and isolation find, in the plan's order."""
+        assert chain.attribution is not None and chain.isolation is not None
+        session, addresses = self.session, self.scoped[chain.name]
+        examples = {name: behaviour.examples for name, behaviour in behaviours.items()}
+        blocks = len({address.block for address in addresses})
+        with bar(f"attributing {chain.name}", blocks * sum(map(len, examples.values()))) as advance:
+            how = Pass(session.lm.pad_id, memory=int(self.options.memory * 2**30), on_batch=advance, say=self.say)
+            given = (examples, addresses, self.context)
+            also: dict[str, Any] = {"kept": kept, "on_unreached": on_unreached}
+            if chain.scope.order == "parallel":
+                return find_region(session.model, chain.attribution, chain.isolation, *given, how, **also)
+            return find_region_in_order(
+                session.model, chain.attribution, chain.isolation, chain.modifications, *given, session.fingerprint, how, **also
             )
-        return region, {
+
+    def _header(self, chain: Chain, behaviours: Mapping[str, Behaviour]) -> dict[str, Any]:
+        return {
             "plan": str(chain.plan),
+            "order": chain.scope.order,
             "model": self.prepared.model_name,
-            "fingerprint": str(session.fingerprint),
+            "fingerprint": str(self.session.fingerprint),
             "behaviours": {name: behaviour.digest for name, behaviour in behaviours.items()},
-            "size": self._shares(region),
-            "coverage": {"unreached": unreached, "units": dict(self.units)},
         }
 
     def _cover(self, chain: Chain, found: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The scope of a plan: which of the model's weights it looks at, by module and by block."""
+"""The scope of a plan: which of the model's weights it looks at, by module and by block, and in which order."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from brittle_eval.errors import BrittleError, UnknownName
 
 EVERY = "all"
 SCOPE = "scope"
 """Its name beside the components of a plan: `scope.blocks=0-9`."""
+Order = Literal["parallel", "sequential"]
+"""Whether all scores are those of the untouched model, or each block's those of the model with the blocks before it modified."""
 
 
 class Place(Protocol):
@@ -37,11 +39,13 @@ class Scope:
     """The weights whose module is one of `modules` and whose block is one of `blocks`; nothing else is scored or edited.
 
     `modules` holds names or patterns (`q_proj+o_proj`, `self_attn.*`), each the last part of a module's name in the model;
-    `blocks` holds numbers from 0 and spans (`0-9+12`). Shares are of the scope. ValueError for what is neither.
+    `blocks` holds numbers from 0 and spans (`0-9+12`). Shares are of the scope. ValueError for what is neither. With
+    `order=sequential` each block is scored with the blocks before it modified, with `parallel` all are on the untouched model.
     """
 
     modules: str = EVERY
     blocks: str = EVERY
+    order: Order = "parallel"
 
     def __post_init__(self) -> None:
         if "" in self._patterns():

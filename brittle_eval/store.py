@@ -23,6 +23,7 @@ def save_region(path: Path, region: Region, header: Mapping[str, Any]) -> None:
     """Write a region whole or not at all; `header` is JSON: plan, options, fingerprint, data digests, versions, sizes.
 
     Masks are `bits/NAME`, projectors `left/NAME` and `right/NAME`; the metadata's `parts` has their shapes and ranks.
+    BrittleError where it cannot be written, as on a full disk.
     """
     tensors: dict[str, Tensor] = {}
     for name, piece in region.items():
@@ -31,8 +32,11 @@ def save_region(path: Path, region: Region, header: Mapping[str, Any]) -> None:
     metadata = {"format": FORMAT, "header": json.dumps(header), "parts": parts, "digest": _digest(parts, tensors)}
     part = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, part, metadata=metadata)
         part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise BrittleError(f"cannot write region file {path}: {error}; free some space or give another --output_path") from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -95,8 +95,10 @@ def _formula(entry: Entry) -> str:
 
 
 def _needs(entry: Entry) -> str:
-    needs = getattr(_plugins().get(entry.kind, entry.name), "needs", ())
-    return ", ".join(sorted(needs)) or "–"
+    """What options decide is shown for the defaults."""
+    cls = _plugins().get(entry.kind, entry.name)
+    needs = getattr(cls, "needs", ())
+    return ", ".join(sorted(cls().needs if isinstance(needs, property) else needs)) or "–"
 
 
 def option_table() -> str:

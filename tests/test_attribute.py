@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.attribute import groups
-from brittle_eval.calibration import Example
+from brittle_eval import attribute as attribute_module
+from brittle_eval.budget import groups, state_sizes
+from brittle_eval.calibration import Example, collate
 from brittle_eval.methods import Attribution
 from brittle_eval.weights import find_weights
 from brittle_plugins.snip import Snip
 from brittle_plugins.wanda import Wanda
-from tests.models import MODELS, VOCABULARY, attribute, examples, in_dtype, llama
+from tests.models import MODELS, VOCABULARY, attribute, examples, in_dtype, llama, weights_of
 
 SAFETY = examples([(7, 5), (3, 9), (12, 1), (5, 5), (4, 11), (9, 2), (6, 6), (2, 3), (8, 4)])
 ALL = pytest.mark.parametrize("name", MODELS)
@@ -107,10 +108,31 @@ def test_the_batch_size_changes_rounding_only(name: str, method: Attribution) ->
         assert distance(eight[weight], value) <= 1e-5
 
 
+@pytest.mark.parametrize("method", [Wanda(), Snip()], ids=["wanda", "snip"])
+@pytest.mark.parametrize("name", ["llama", "biased", "mistral"])
+def test_the_side_of_the_padding_changes_rounding_only(name: str, method: Attribution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With positions that are relative; absolute ones would have to be told to a model that is padded on the left."""
+    model = MODELS[name]()
+    right = attribute(model, method, SAFETY, 4)
+    padded: list[bool] = []
+
+    def on_the_left(batch: list[Example], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        ids, mask, responses = collate(batch, pad_id, device, "left")
+        padded.append(not bool(mask[:, 0].all()))
+        return ids, mask, responses
+
+    monkeypatch.setattr(attribute_module, "collate", on_the_left)
+    left = attribute(model, method, SAFETY, 4)
+    assert any(padded)
+    assert all(distance(left[weight], value) <= 1e-5 for weight, value in right.items())
+
+
 def test_groups_of_blocks_give_the_same_bits() -> None:
     model = llama(layers=3)
     addresses = find_weights(model)[0]
-    block = sum(a.parameter(model).numel() for a in addresses if a.block == 0) * 4
+    weights = weights_of(model)
+    sizes = state_sizes(model, Snip(), addresses, weights.__getitem__)
+    block = sum(a.view(model).numel() for a in addresses if a.block == 0) * 4
     whole = attribute(model, Snip(), SAFETY)
     for memory, expected in (
         (block, [[0], [1], [2]]),
@@ -118,13 +140,12 @@ def test_groups_of_blocks_give_the_same_bits() -> None:
         (1, [[0], [1], [2]]),
         (9 * block, [[0, 1, 2]]),
     ):
-        made = groups(addresses, model, Snip(), 1, memory)
+        made = groups(addresses, sizes, 1, memory)
         assert [sorted({a.block for a in group}) for group in made] == expected
         assert [a for group in made for a in group] == addresses
         parts = [attribute(model, Snip(), SAFETY, only=group) for group in made]
         assert all(torch.equal(value, whole[weight]) for part in parts for weight, value in part.items())
-    assert [sorted({a.block for a in group}) for group in groups(addresses, model, Snip(), 2, 2 * block)] == [[0], [1], [2]]
-    assert groups(addresses, model, Wanda(), 1, 1) == [addresses]
+    assert [sorted({a.block for a in group}) for group in groups(addresses, sizes, 2, 2 * block)] == [[0], [1], [2]]
 
 
 @pytest.mark.parametrize("method", [Wanda(), Snip()], ids=["wanda", "snip"])

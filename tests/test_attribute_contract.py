@@ -17,7 +17,7 @@ from brittle_eval.weights import Fingerprint, find_weights
 from brittle_plugins.magnitude import Magnitude
 from brittle_plugins.snip import Snip
 from brittle_plugins.wanda import Wanda
-from tests.models import MODELS, PAD, attribute, biased, examples, llama, weights_of
+from tests.models import MODELS, PAD, attribute, biased, examples, in_dtype, llama, weights_of
 
 SAFETY = examples([(7, 5), (3, 9), (12, 1), (5, 5), (4, 11), (9, 2), (6, 6), (2, 3), (8, 4)])
 ALL = pytest.mark.parametrize("name", MODELS)
@@ -108,6 +108,18 @@ def test_scores_of_another_shape_are_refused() -> None:
 
 
 @pytest.mark.parametrize("method", [Wanda(), Snip()], ids=["wanda", "snip"])
+def test_overflow_in_float16_is_refused(method: Attribution) -> None:
+    """`silu(gate) · up` leaves the range of float16 (65504), not that of bfloat16."""
+    model = llama()
+    for block in model.model.layers:
+        block.mlp.gate_proj.weight.data *= 300
+        block.mlp.up_proj.weight.data *= 300
+    with pytest.raises(BrittleError, match=r"NaN or infinite scores for .*: use dtype=float32 or bfloat16"):
+        attribute(in_dtype(model, torch.float16), method, SAFETY)
+    attribute(in_dtype(model, torch.bfloat16), method, SAFETY)
+
+
+@pytest.mark.parametrize("method", [Wanda(), Snip()], ids=["wanda", "snip"])
 def test_data_that_is_needed_must_be_given(method: Attribution) -> None:
     with pytest.raises(BrittleError, match="needs examples of 'safety', but there are none"):
         attribute(llama(), method, [])
@@ -146,7 +158,42 @@ def test_arithmetic_in_place_reaches_neither_the_model_nor_an_error() -> None:
     assert str(Fingerprint(model)) == before
 
 
-def test_every_example_is_reported_once() -> None:
+class Gradients(Attribution):
+    """Keeps every example's gradient, copied."""
+
+    needs = frozenset({"gradients"})
+
+    def start(self, weight: Weight) -> list[Tensor]:
+        return []
+
+    def update(self, state: list[Tensor], seen: Seen) -> list[Tensor]:
+        assert seen.weight_grad is not None and seen.weight_grad.dtype == torch.float32
+        state.append(seen.weight_grad.clone())
+        seen.weight_grad.fill_(math.nan)
+        return state
+
+    def finish(self, state: list[Tensor], weight: Weight) -> Tensor:
+        return torch.stack(state).sum(0)
+
+
+@ALL
+def test_the_memory_of_a_gradient_is_the_methods_until_the_next_one(name: str) -> None:
+    """What a method writes there reaches nobody: the sums are those of autograd over all examples."""
+    model = MODELS[name]()
+    found = attribute(model, Gradients(), SAFETY, size=4)
+    for example in SAFETY:
+        ids = torch.tensor([example.ids])
+        labels = ids.clone()
+        labels[:, : example.start] = -100
+        model(input_ids=ids, labels=labels).loss.backward()
+    for address in find_weights(model)[0]:
+        grad = address.parameter(model).grad
+        assert grad is not None
+        torch.testing.assert_close(found[address.name], grad.T if address.transposed else grad, rtol=1e-4, atol=1e-5)
+    model.zero_grad()
+
+
+def test_every_example_is_reported_once_for_each_block() -> None:
     model, batches = llama(), list[int]()
     accumulate(model, Wanda(), weights_of(model), {"a": SAFETY, "b": SAFETY[:3]}, Pass(PAD, 4, on_batch=batches.append))
-    assert batches == [4, 4, 1, 3]
+    assert batches == [8, 8, 2, 6]

@@ -78,6 +78,8 @@ def refused(
         (["--modify", "none", "--model", "gguf"], "hf"),
         (["--modify", "magnitude+top+ablate:q=0.0001"], "empty"),
         (["--modify", "magnitude+top+restore:q=0.1"], "--base"),
+        (["--modify", "magnitude+top+ablate:compare=global,order=sequential"], "give compare=row, weight or block"),
+        (["--modify", "magnitude+top+ablate:order=serial"], "parallel | sequential"),
         (["--modify", "none", "--tasks", "boolq"], "task boolq needs the data set aps/super_glue/boolq"),
         (["--modify", "none", "--tasks", "advbench_suffix"], "--data suffixes=FILE"),
     ],

@@ -103,7 +103,7 @@ def test_every_shipped_card_is_sound() -> None:
 def test_the_papers_recipes(attribution: str) -> None:
     plugins = Plugins.load()
     plan = parse(f"{attribution}-diff", plugins, recipes(plugins))
-    expected = f"{attribution}+set-difference+ablate:p=0.05,q=0.05,compare=row"
+    expected = f"{attribution}+set-difference+ablate:p=0.05,q=0.05,compare=row,order=parallel"
     assert plan == parse(expected, plugins, {})
     assert "SNIP" in recipes(plugins)[f"{attribution}-diff"].notes
 

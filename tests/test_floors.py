@@ -13,9 +13,24 @@ import brittle_eval
 ROOT = Path(brittle_eval.__file__).parents[1]
 FLOORS = (
     ("errors", "regions", "units", "scores"),
-    ("methods", "hookspecs", "options", "scope", "recipe", "stats", "coherence", "safety_words", "overlap", "progress"),
-    ("discovery", "plugins", "cards", "data", "store", "weights", "anatomy"),
-    ("chat", "calibration", "instructions", "sharing", "experts", "attribute", "isolate", "edit", "controls", "compare"),
+    ("methods", "hookspecs", "options", "scope", "recipe", "stats", "coherence", "safety_words", "overlaps", "progress"),
+    ("discovery", "plugins", "cards", "data", "store", "kept", "weights", "anatomy"),
+    (
+        "chat",
+        "calibration",
+        "instructions",
+        "sharing",
+        "experts",
+        "observe",
+        "attribute",
+        "budget",
+        "walk",
+        "isolate",
+        "edit",
+        "sequential",
+        "controls",
+        "compare",
+    ),
     ("generate", "measures", "lm", "evaluate", "train"),
     ("record", "judging", "sifting", "assess", "conclude", "listing", "table", "compare_table", "compare_plot"),
     (

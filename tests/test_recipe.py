@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from brittle_eval import Attribution, BrittleError, Isolation, Modification, Share
 from brittle_eval.options import options_of
-from brittle_eval.recipe import Component, Plan, check, parse
+from brittle_eval.recipe import Component, Plan, build, check, parse
+from brittle_eval.scope import SCOPE, Scope
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Card:
 RECIPES: Mapping[str, Card] = {
     "diff": Card("score+high+scale:q=0.1,scale.alpha=0.5"),
     "diff-wide": Card("diff:q=0.3"),
+    "walk": Card("score+high+scale:q=0.1,order=sequential"),
     "loop": Card("pool"),
     "pool": Card("loop:q=0.1"),
 }
@@ -160,6 +162,9 @@ def test_modifications_after_a_recipe_replace_its_own() -> None:
         ("scale:=3", "has the option '=3', expected key=value"),
         ("scale:alpha=1,alpha=2", "gives the option 'alpha' twice"),
         ("scale:alpha=1,scale.alpha=2", "gives the option 'scale.alpha' twice"),
+        ("score+high+scale:order=parallel,order=parallel", "gives the option 'order' twice"),
+        ("score+high+scale:ordr=parallel", "did you mean order"),
+        ("none:order=parallel", "unknown option of 'none:order=parallel' 'order'"),
         ("scale+push-on:alpha=1", "belongs to scale and push-on: write scale.alpha=... or push-on.alpha=..."),
         ("none:q=1", "unknown option of 'none:q=1' 'q': known: none"),
     ],
@@ -182,6 +187,28 @@ def test_unknown_options_name_the_options_of_each_component() -> None:
     assert "'scale.q'" in mistake("score+high+scale:scale.q=0.1")
 
 
+def order(text: str) -> str:
+    return build(read(text).scope, Scope).order
+
+
+def test_the_order_is_of_the_scope() -> None:
+    assert order("score+high+scale") == order("score+high+scale:order=parallel") == "parallel"
+    plan = read("score+high+scale:q=0.1,order=sequential")
+    assert (order(str(plan)), str(plan)) == ("sequential", "score+high+scale:high.q=0.1,scope.order=sequential")
+    assert plan != read("score+high+scale:q=0.1")
+    with pytest.raises(BrittleError, match=r"parallel \| sequential"):
+        order("score+high+scale:order=serial")
+
+
+def test_the_order_of_a_recipe_stays_with_other_modifications_and_can_be_overridden() -> None:
+    assert [order(text) for text in ("walk", "walk+push-on:push-on.alpha=3", "walk:q=0.2", "walk:order=parallel")] == [
+        "sequential",
+        "sequential",
+        "sequential",
+        "parallel",
+    ]
+
+
 WORDS = st.text("abc0123456789.=:- ", min_size=1).map(str.strip).filter(bool)
 
 
@@ -194,11 +221,13 @@ def plans(draw: st.DrawFn) -> Plan:
         return Component(kind, name, {key: draw(WORDS) for key in chosen})  # type: ignore[arg-type]  # a drawn kind
 
     known = {kind: list(names) for kind, names in METHODS.items()}
-    order = draw(st.permutations(known["modification"]))[: draw(st.integers(1, 2))]
-    modifications = tuple(component("modification", [name]) for name in order)
+    names = draw(st.permutations(known["modification"]))[: draw(st.integers(1, 2))]
+    modifications = tuple(component("modification", [name]) for name in names)
     if draw(st.booleans()):
         return Plan(modifications=modifications)
-    return Plan(component("attribution", known["attribution"]), component("isolation", known["isolation"]), modifications)
+    first, second = component("attribution", known["attribution"]), component("isolation", known["isolation"])
+    chosen = draw(st.lists(st.sampled_from(list(options_of(Scope))), unique=True))
+    return Plan(first, second, modifications, Component("scope", SCOPE, {key: draw(WORDS) for key in chosen}))
 
 
 @given(plans())

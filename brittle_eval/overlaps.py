@@ -65,10 +65,9 @@ def pair_overlap(a: Part | None, b: Part | None) -> Overlap:
     if not parts or not all(isinstance(part, Mask | Whole) for part in parts):
         kinds = " and ".join(type(part).__name__ for part in parts) or "nothing"
         raise BrittleError(f"no measure compares {kinds}: give two regions of entries, or two of ranks")
-    counts, entries = sum(_count(part) for part in parts), Whole(parts[0].shape).count
+    counts, entries = sum(part.count for part in parts), Whole(parts[0].shape).count
     if a is None or b is None:
         return Overlap("IoU", 0, counts, 0, counts)
-    assert not isinstance(a, Projector) and not isinstance(b, Projector)
     shared, expected = _shared(a, b), a.count * b.count / entries if entries else 0.0
     return Overlap("IoU", shared, counts - shared, expected, counts - expected)
 
@@ -80,11 +79,7 @@ def _directions(a: Projector, b: Projector) -> Overlap:
     return Overlap("φ", shared, fewer, one.shape[1] * other.shape[1] / one.shape[0], fewer)
 
 
-def _count(part: Part) -> int:
-    return 0 if isinstance(part, Projector) else part.count
-
-
-def _shared(a: Mask | Whole, b: Mask | Whole) -> int:
+def _shared(a: Part, b: Part) -> int:
     if isinstance(a, Mask) and isinstance(b, Mask):
         return (a & b).count
     return b.count if isinstance(a, Whole) else a.count

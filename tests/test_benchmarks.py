@@ -1,0 +1,85 @@
+"""The benchmark runs, and its opponents compute what the engine computes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from brittle_eval.weights import find_weights
+from brittle_plugins.snip import Snip
+from brittle_plugins.wanda import Wanda
+from tests.models import attribute, examples, llama
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SAFETY = examples([(7, 5), (3, 9), (12, 4), (5, 5)])
+KEYS = {
+    "wanda_over_forward",
+    "snip_over_forward_backward",
+    "sequential_over_parallel",
+    "wanda_speedup",
+    "snip_speedup",
+    "attribution_peak_over_model",
+    "naive_wanda_over_forward",
+    "naive_snip_over_forward_backward",
+}
+
+
+@pytest.fixture(scope="module")
+def naive() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("naive", FOLDER / "naive.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_naive_loops_find_the_same_scores(naive: ModuleType) -> None:
+    model = llama()
+    addresses = find_weights(model)[0]
+    wanda, snip = attribute(model, Wanda(), SAFETY), attribute(model, Snip(), SAFETY)
+    slow = naive.wanda(model, addresses, SAFETY)
+    slow_snip = naive.snip(model, addresses, SAFETY, 0) | naive.snip(model, addresses, SAFETY, 1)
+    for address in addresses:
+        torch.testing.assert_close(slow[address.name], wanda[address.name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(slow_snip[address.name], snip[address.name], rtol=1e-3, atol=1e-6)
+
+
+def test_the_naive_directions_carry_the_energy_of_the_outputs(naive: ModuleType) -> None:
+    """The strongest direction carries no less of the outputs' energy than any other unit vector."""
+    model = llama()
+    addresses = find_weights(model)[0]
+    (name, vectors), *_ = naive.actsvd(model, addresses, SAFETY, 1).items()
+    caught: list[torch.Tensor] = []
+    module = model.get_submodule(name.removesuffix(".weight"))
+    handle = module.register_forward_hook(lambda module, args, output: caught.append(output[0].detach()))
+    for example in SAFETY:
+        model(input_ids=torch.tensor([example.ids]))
+        caught[-1] = caught[-1][example.start :]
+    handle.remove()
+    outputs = torch.cat(caught)
+    energy = (outputs @ vectors).square().sum(0)
+    assert bool((energy.diff() <= 1e-3).all())
+    others = torch.nn.functional.normalize(torch.randn(outputs.shape[1], 50, generator=torch.Generator().manual_seed(0)), dim=0)
+    assert float((outputs @ others).square().sum(0).max()) <= float(energy[0]) * (1 + 1e-5)
+
+
+def test_the_benchmark_runs_and_keeps_other_keys(tmp_path: Path) -> None:
+    """A tiny model: whether it runs, and what it writes; no number of it means anything."""
+    output = tmp_path / "bench.json"
+    output.write_text('{"other": 1}')
+    command = [sys.executable, str(FOLDER / "attribution.py"), "--smoke", f"--output={output}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(output.read_text())
+    assert found.pop("other") == 1
+    assert found.keys() >= KEYS and all(isinstance(value, float) and value > 0 for value in found.values())
+    assert ("actsvd_speedup" in found) != ("actsvd is left out" in done.stdout)
+    assert "naive snip: 1 pairs and 1 of 6 blocks measured, times 24" in done.stdout
+    assert all(name in done.stdout for name in ("wanda_speedup", "median", "spread", "wanda sequential isolation"))
