@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from brittle_eval.errors import BrittleError
-from brittle_eval.weights import Address
+from brittle_eval.weights import Address, fused_experts
 
 IMPLEMENTATION = "brittle-eval"
 """Under which name our function is registered, for as long as it is needed."""
@@ -29,6 +29,7 @@ Watch = Callable[[str, Tensor, Tensor, Tensor], None]
 def watching(model: PreTrainedModel, addresses: Collection[Address], watch: Watch) -> Iterator[None]:
     """Within, `watch` sees every pass of the experts among the weights; afterwards the model has its own implementation again.
 
+    A model with fused experts runs them all through our function, watched or not: so the same scores come out whatever the group.
     BrittleError if an experts module took no part in what was done within: then the model cannot be observed.
     """
     names: dict[nn.Module, dict[tuple[str, int], str]] = {}
@@ -36,7 +37,7 @@ def watching(model: PreTrainedModel, addresses: Collection[Address], watch: Watc
         if address.expert is not None:
             parameter = address.parameter_name.removeprefix(f"{address.module}.")
             names.setdefault(model.get_submodule(address.module), {})[parameter, address.expert] = address.name
-    if not names:
+    if not any(fused_experts(module) for module in model.modules()):
         yield
         return
     own, experts = model.get_experts_implementation(), _Experts(names, watch)

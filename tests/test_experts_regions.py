@@ -161,6 +161,17 @@ def test_a_plain_block_beside_experts_is_seen_by_hooks() -> None:
     assert set(plain) <= set(attribute(model, Wanda(), SAFETY))
 
 
+@pytest.mark.parametrize("method", [Wanda(), Snip()], ids=["wanda", "snip"])
+def test_groups_of_blocks_give_the_same_bits(method: Attribution) -> None:
+    """Also of a block without experts, whatever the model's own implementation rounds."""
+    model = qwen3_moe()
+    model.set_experts_implementation("batched_mm")
+    whole = attribute(model, method, SAFETY)
+    for block in (0, 1):
+        group = [address for address in find_weights(model)[0] if address.block == block]
+        assert all(torch.equal(value, whole[name]) for name, value in attribute(model, method, SAFETY, only=group).items())
+
+
 def test_top_over_experts_takes_its_share_of_each() -> None:
     model = mixtral()
     addresses = find_weights(model)[0]
