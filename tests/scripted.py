@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 from transformers import LlamaConfig
 
 from tests.models import END, PAD, build, tokenizer
@@ -30,7 +31,7 @@ def save_scripted(path: Path, *sentences: str, context: int = 4096) -> None:
         for name, parameter in model.named_parameters():
             parameter.fill_(1.0 if "norm" in name else 0.0)
         for place, (token, following) in enumerate(pairwise(chain)):
-            model.get_input_embeddings().weight[token, place] = 1.0
-            model.get_output_embeddings().weight[following, place] = 20.0
+            cast(nn.Embedding, model.get_input_embeddings()).weight[token, place] = 1.0
+            cast(nn.Linear, model.get_output_embeddings()).weight[following, place] = 20.0
     model.save_pretrained(path)
     words.save_pretrained(path)

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 
 import brittle_eval
 from brittle_eval import cards, hookspecs
+from brittle_eval.cli import cli
 from brittle_eval.cli_run import run
 from brittle_eval.evaluate import TaskShelf
 from brittle_eval.plugins import Plugins
@@ -132,6 +134,27 @@ def test_commands_name_options_and_plans_that_exist(plugins: Plugins, words: lis
     shelf = TaskShelf(plugins.task_paths(), {})
     for tasks in [words[at + 1] for at, word in enumerate(words) if word == "--tasks"]:
         assert shelf.expand(tasks.split(","), MEASURES)
+
+
+def subcommands() -> Iterator[tuple[str, list[str]]]:
+    """Every `brittle-eval COMMAND …` of the pages' code."""
+    for page in PAGES:
+        written = page.read_text(encoding="utf-8")
+        fenced = [line for _, code in FENCE.findall(written) for line in code.splitlines()]
+        for line in [*fenced, *re.findall(r"`([^`\n]*)`", FENCE.sub("", written))]:
+            if re.match(r"brittle-eval [a-z]", line):
+                yield page.name, shlex.split(line, comments=True)[1:]
+
+
+@pytest.mark.parametrize("words", [pytest.param(words, id=f"{page}: {' '.join(words)}") for page, words in subcommands()])
+def test_subcommands_and_their_options_exist(words: list[str]) -> None:
+    command: click.Command = cli
+    while isinstance(command, click.Group) and words:
+        found = command.get_command(click.Context(command), words[0])
+        assert found is not None, words[0]
+        command, words = found, words[1:]
+    known = {name.replace("_", "-") for parameter in command.params for name in parameter.opts} | {"--help"}
+    assert {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")} <= known
 
 
 def test_measures_are_documented() -> None:
