@@ -115,7 +115,7 @@ def test_a_failed_save_leaves_what_was_there(saved: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(store, "save_file", full_disk)
     before = saved.read_bytes()
-    with pytest.raises(BrittleError, match="cannot write region file .*: no space left"):
+    with pytest.raises(BrittleError, match=r"cannot write region file .*: no space left"):
         save_region(saved, Region({"a": Whole((2, 2))}), {})
     assert [child.name for child in saved.parent.iterdir()] == [saved.name]
     assert saved.read_bytes() == before
