@@ -1,7 +1,7 @@
 """Block by block over all batches: what enters a block is kept for every batch, with the arguments that the model gives it.
 
 Only for methods that need no gradients. Masks and rotary embeddings are the model's own, from one pass in which every block's
-`forward` is a stub. A model whose blocks hand on more than one tensor cannot be walked, which a check on one batch finds.
+`forward` is a stub. A model whose blocks hand on more than one tensor cannot be walked, which a check on two examples finds.
 """
 
 from __future__ import annotations
@@ -100,12 +100,11 @@ class Walk:
 def begin_walk(
     model: PreTrainedModel, method: Attribution, behaviours: Mapping[str, Sequence[Example]], how: Pass
 ) -> Walk | None:
-    """A walk, or None where one over the first batch does not give the bits of a whole pass (said with `how.say`)."""
-    examples = next((examples for examples in behaviours.values() if examples), None)
-    if examples is None:
+    """A walk, or None where one over two examples does not give the bits of a whole pass (said with `how.say`)."""
+    by_length = sorted((example for examples in behaviours.values() for example in examples), key=lambda known: len(known.ids))
+    if not by_length:
         return None
-    first = next(iter(batches(examples, how.batch_size)))[0]
-    ids, mask, _ = collate(first, how.pad_id, input_device(model))
+    ids, mask, _ = collate([by_length[0], by_length[-1]], how.pad_id, input_device(model))  # one of them with padding
     try:
         walkable = _same_bits(model, ids, mask)
         reason = "its blocks, called one by one, do not give the bits of a whole pass"

@@ -99,7 +99,7 @@ def test_the_plans_own_modifications_are_what_later_blocks_see() -> None:
 
 
 def test_two_passes_for_a_method_without_gradients() -> None:
-    """One that looks at a block and one that goes on; the check of the walk takes three of the first batch."""
+    """One that looks at a block and one that goes on; the check of the walk takes three runs of two examples."""
     model, reported = llama(layers=3), list[int]()
     with counted_calls(model) as calls:
         in_order(model, Wanda(), Top(q=0.2), how=Pass(PAD, 2, on_batch=reported.append))

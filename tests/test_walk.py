@@ -41,7 +41,7 @@ def test_a_walk_gives_the_bits_of_whole_passes(name: str) -> None:
 
 @ALL
 def test_any_number_of_groups_costs_one_pass(name: str) -> None:
-    """And two more of the first batch, in which the walk is checked."""
+    """And three runs of two examples, in which the walk is checked."""
     model = MODELS[name]()
     addresses = find_weights(model)[0]
     regions, steps = [], []
