@@ -105,12 +105,15 @@ def _directions(method: Attribution, weight: Weight, found: Directions) -> Direc
     """Directions as their docstring has them: one energy a direction, falling, and no more than there can be."""
     out, count = weight.value.shape[0], len(found.energies)
     most = min(*weight.value.shape, found.tokens)
-    if found.vectors.shape != (out, count) or count > most or found.shape != weight.value.shape:
-        given = f"{tuple(found.vectors.shape)} of a weight {found.shape} with {count} energies"
-        wanted = f"({out}, k) of {tuple(weight.value.shape)} with k up to {most} energies"
+    rest = (out, min(weight.value.shape) - count)
+    if found.vectors.shape != (out, count) or count > most or found.shape != weight.value.shape or found.unseen.shape != rest:
+        given = (
+            f"{tuple(found.vectors.shape)}, {tuple(found.unseen.shape)} unseen, of a weight {found.shape} with {count} energies"
+        )
+        wanted = f"({out}, k) and all others unseen, of {tuple(weight.value.shape)} with k up to {most} energies"
         raise BrittleError(f"{type(method).__name__} gave directions {given} for {weight.name}, expected {wanted}")
-    finite = found.vectors.isfinite().all() and found.energies.isfinite().all()
-    if not bool(finite) or not bool((found.energies.diff() <= 0).all()):
+    finite = all(bool(part.isfinite().all()) for part in (found.vectors, found.energies, found.unseen))
+    if not finite or not bool((found.energies.diff() <= 0).all()):
         raise BrittleError(
             f"{type(method).__name__} gave directions for {weight.name} that are infinite or not by falling energy"
         )

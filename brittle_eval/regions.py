@@ -148,9 +148,9 @@ class Projector:
             return self.left
         matrix = self.dense() if self.complement or self.right is None else self.left
         vectors, sizes, _ = torch.linalg.svd(matrix.double(), full_matrices=False)
-        scale = 1.0 if self.complement else float(sizes.amax()) if len(sizes) else 0.0
-        found: Tensor = vectors[:, sizes > TINY * scale].float()
-        return found
+        scale = 1.0 if self.complement or not len(sizes) else float(sizes[0])
+        spanning: Tensor = vectors[:, sizes > TINY * scale]
+        return spanning.float()
 
     def lora(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """`(A, B)` with `B A = −R(W)` for W = `value`, A (r, in), B (out, r), float32: the ablation as a LoRA pair of scale 1."""

@@ -28,6 +28,8 @@ class Directions:
     """U (out, k), float64, orthonormal; only real directions, so k ≤ min(out, in, tokens)."""
     energies: Tensor
     """S² (k,), float64, falling: the eigenvalues of the Gram matrix of the outputs."""
+    unseen: Tensor
+    """(out, min(out, in) − k), float64, orthonormal: what else the weight can give, by what it gives to any input."""
     tokens: int
     """How many tokens were seen."""
 
@@ -58,6 +60,12 @@ class Directions:
                 f"{real} real ones: give more calibration pairs, or remove more ranks"
             )
         return self.vectors[:, :count]
+
+    def basis(self, kept: int) -> Tensor:
+        """All directions (out, min(out, in)), real ones first; BrittleError for fewer tokens than the `kept` strongest."""
+        if kept > self.tokens:
+            self.leading(kept)
+        return torch.cat([self.vectors, self.unseen], dim=1)
 
 
 def share(fraction: float, size: int) -> int:

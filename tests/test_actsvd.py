@@ -74,6 +74,11 @@ def test_only_real_directions_are_given(shape: tuple[int, int]) -> None:
         found = run(value, [inputs])
         assert len(found.energies) == 3 and found.vectors.shape[1] == 3
         assert agrees(found, value, inputs)
+        others = torch.eye(shape[0], dtype=torch.float64) - found.vectors @ found.vectors.T
+        strongest = torch.linalg.svd(others @ value.double(), full_matrices=False).U
+        for count in range(1, min(shape) - 2):
+            mine, theirs = found.unseen[:, :count], strongest[:, :count]
+            assert torch.allclose(mine @ mine.T, theirs @ theirs.T, atol=1e-5)
     low = normal(shape[0], 2) @ normal(2, shape[1])
     assert len(run(low, [normal(40, shape[1])]).energies) in (2, 3)  # the product is rounded to float32
     assert len(run(value * 0, [three]).energies) == 0
@@ -209,7 +214,13 @@ class Given(Attribution):
 
     def finish(self, state: Any, weight: Weight) -> Directions:
         out, width = weight.value.shape
-        plain = {"shape": (out, width), "vectors": torch.eye(out)[:, :2], "energies": torch.tensor([2.0, 1.0]), "tokens": 9}
+        plain: dict[str, Any] = {
+            "shape": (out, width),
+            "vectors": torch.eye(out)[:, :2],
+            "energies": torch.tensor([2.0, 1.0]),
+            "unseen": torch.eye(out)[:, 2 : min(out, width)],
+            "tokens": 9,
+        }
         return Directions(weight.name, **(plain | self.changed))
 
 
@@ -220,8 +231,12 @@ class Mistaken(Given):
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        (Given(vectors=torch.eye(5)), r"directions \(5, 5\) of a weight \(32, 32\) with 2 energies for .*q_proj"),
-        (Given(shape=(4, 4)), r"of a weight \(4, 4\) .* expected \(32, k\) of \(32, 32\) with k up to 9 energies"),
+        (
+            Given(vectors=torch.eye(5)),
+            r"directions \(5, 5\), \(32, 30\) unseen, of a weight \(32, 32\) with 2 energies for .*q_proj",
+        ),
+        (Given(shape=(4, 4)), r"of a weight \(4, 4\) .* expected \(32, k\) .* of \(32, 32\) with k up to 9 energies"),
+        (Given(unseen=torch.eye(32)), r"\(32, 32\) unseen, .* and all others unseen"),
         (Given(tokens=1), "with k up to 1 energies"),
         (Given(energies=torch.tensor([1.0, 2.0])), "infinite or not by falling energy"),
         (Given(energies=torch.tensor([torch.inf, 2.0])), "infinite or not by falling energy"),

@@ -18,7 +18,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def orthonormal(size: int, count: int, seed: int = 0) -> Tensor:
-    return torch.linalg.qr(normal(size, count, seed=seed)).Q
+    basis: Tensor = torch.linalg.qr(normal(size, count, seed=seed)).Q
+    return basis
 
 
 def matrix(part: Projector) -> Tensor:

@@ -41,8 +41,10 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def of_outputs(value: Tensor, inputs: Tensor) -> Directions:
     """The directions of W X by the decomposition itself, X given as (tokens, in)."""
     u, sizes, _ = torch.linalg.svd(value @ inputs.T, full_matrices=False)
-    real = sizes > 1e-9 * sizes[0]
-    return Directions(W, (value.shape[0], value.shape[1]), u[:, real], sizes[real].square(), len(inputs))
+    real = int((sizes > 1e-6 * sizes[0]).sum())
+    rest = value - u[:, :real] @ (u[:, :real].T @ value)
+    unseen = torch.linalg.svd(rest, full_matrices=False).U[:, : min(value.shape) - real]
+    return Directions(W, (value.shape[0], value.shape[1]), u[:, :real], sizes[:real].square(), unseen, len(inputs))
 
 
 def drawn(shape: tuple[int, int], seed: int, tokens: int = 30) -> tuple[Tensor, dict[str, dict[str, Directions]]]:
@@ -127,7 +129,8 @@ def test_a_fraction_is_of_each_weights_own_ranks() -> None:
 
 
 def test_the_defaults_are_the_papers_counts() -> None:
-    large = Directions(W, (4096, 11008), torch.empty(4096, 0), torch.empty(0), 1)
+    none = torch.empty(4096, 0)
+    large = Directions(W, (4096, 11008), none, torch.empty(0), none, 1)
     assert (large.count(Orthogonal().r_u), large.count(Orthogonal().r_s)) == (3950, 4090)
     assert TopRanks().r == 1
 
@@ -166,6 +169,17 @@ def test_few_real_directions_are_enough_where_no_more_are_kept(shape: tuple[int,
     made = part(Orthogonal(min(shape) - 3, min(shape) - 2), found)
     expected = (torch.eye(shape[0]) - projector(found["utility"][W], 3)) @ projector(found["safety"][W], 2) @ value
     assert close(made.apply(value), expected)
+
+
+def test_the_weakest_of_what_no_token_showed_go_first() -> None:
+    """Three tokens that repeat show three directions of six: of the other three, the two go that the weight gives least."""
+    value = normal(6, 9)
+    found = of_outputs(value, normal(3, 9, seed=1).repeat(9, 1))
+    made = part(BottomRanks(2), {"safety": {W: found}})
+    rest = value - projector(found, 3) @ value
+    u, sizes, v = torch.linalg.svd(rest, full_matrices=False)
+    assert len(found.energies) == 3 and made.rank == 2
+    assert close(made.apply(value), u[:, 1:3] @ torch.diag(sizes[1:3]) @ v[1:3])
 
 
 def region_of(model: PreTrainedModel, method: Isolation, data: dict[str, list[Example]] | None = None) -> Region:

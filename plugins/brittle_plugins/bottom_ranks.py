@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class BottomRanks(Isolation):
     """`R(W) = W − U_k U_kᵀ W`: all but the k = R − r strongest directions for the behaviour `of`, R = min(out, in).
 
-    From 1 on `r` is a number of ranks; below 1 a fraction of R, ⌊r·R⌋. Ablation leaves the best fit of rank k.
-    BrittleError for more ranks than R, and where fewer than k directions are real.
+    From 1 on `r` is a number of ranks; below 1 a fraction of R, ⌊r·R⌋. Ablation leaves the best fit of rank k. Directions
+    that no token showed are the weakest, and among them those that the weight itself gives least.
+    BrittleError for more ranks than R, and for fewer tokens than k.
 
     The least safety-relevant ranks of Wei et al. 2024 (arXiv 2402.05162).
     """
@@ -36,7 +37,7 @@ class BottomRanks(Isolation):
 
     def _part(self, found: Directions) -> Projector:
         kept = found.ranks - found.count(self.r)
-        best = found.leading(kept)
-        if kept > found.ranks / 2 and len(found.energies) == found.ranks:  # the weak ones are fewer, and span all the rest of W
-            return Projector.onto(found.shape, found.vectors[:, kept:])
-        return ~Projector.onto(found.shape, best)
+        basis = found.basis(kept)
+        if 2 * kept > found.ranks:  # the weak ones are fewer, and span all the rest of W
+            return Projector.onto(found.shape, basis[:, kept:])
+        return ~Projector.onto(found.shape, basis[:, :kept])
