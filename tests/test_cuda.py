@@ -40,7 +40,8 @@ def on_two(model: PreTrainedModel) -> PreTrainedModel:
     if torch.cuda.device_count() < 2:
         pytest.skip("torch sees one CUDA device, and a device map over several needs two")
     places = {"model.embed_tokens": 0, "model.layers.0": 0, "model.layers.1": 1, "model.norm": 1, "model.rotary_emb": 0}
-    return dispatch_model(model, {**places, "lm_head": 0})
+    placed: PreTrainedModel = dispatch_model(model, {**places, "lm_head": 0})
+    return placed
 
 
 PLACES = pytest.mark.parametrize("place", [on_one, on_two])
