@@ -14,7 +14,7 @@ test: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/brittle-eval --model hf --modify embedded-snip-diff --tasks embedded \
-		--controls random:1,magnitude:1 --output_path runs/demo
+		--controls random:1,magnitude:1 --batch_size 64 --output_path runs/demo
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
