@@ -124,7 +124,7 @@ class _Work:
     def __init__(self, prepared: Prepared, wanted: Wanted, say: Say) -> None:
         self.prepared, self.wanted, self.judge = prepared, wanted, prepared.judges[wanted.judge]
         self.shelf = TaskShelf(prepared.plugins.task_paths(), dict(prepared.options.model_args or {}))
-        self.random = random.Random(f"{prepared.options.seed}|{wanted.kind}")
+        self.random = random.Random(f"{prepared.options.seed}|{wanted.kind.partition('-')[0]}")
         self.counts: sifting.Counts = {}
         self.checked = [task for task, card in EVALUATION.items() if card is None or sources().at_hand(card)]
         self.source, self.rows = self._rows()

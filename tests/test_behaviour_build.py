@@ -131,14 +131,14 @@ def test_the_projects_own_prompts_are_the_default_otherwise(refusing: Path, tmp_
     assert {pair.prompt for pair in pairs} <= {row["prompt"] for row in own_rows("harmful", "train")}
 
 
-def test_a_draw_is_the_seeds(refusing: Path, tmp_path: Path) -> None:
+def test_a_draw_is_the_seeds_and_the_same_for_both_kinds_of_safety(refusing: Path, tmp_path: Path) -> None:
     prompts = write(tmp_path / "prompts.txt")
     drawn = []
-    for number, seed in enumerate("001"):
-        (tmp_path / str(number)).mkdir()
-        pairs, _ = built("safety-full", tmp_path / str(number), refusing, "--prompts", prompts, "--pairs", "33", "--seed", seed)
+    for number, (kind, seed) in enumerate([("full", "0"), ("full", "0"), ("short", "0"), ("full", "1")]):
+        given = ["--prompts", str(prompts), "--pairs", "33", "--seed", seed]
+        pairs, _ = built(f"safety-{kind}", tmp_path / str(number), refusing, *given)
         drawn.append([pair.prompt for pair in pairs])
-    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0] == drawn[1] == drawn[2] != drawn[3]
     assert all(len(own) == 33 and own == [prompt for prompt in PROMPTS if prompt in own] for own in drawn)
 
 
