@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from brittle_eval.align import worded
 from brittle_eval.calibration import Example, encode
-from brittle_eval.cards import ModelCard, load
+from brittle_eval.cards import models
 from brittle_eval.organism import EMBEDDED, aligned
 from brittle_eval.plugins import Plugins
 from brittle_tasks.data import own_rows
@@ -53,7 +53,7 @@ TARGETS = {
 
 def embedded(pairs: int) -> tuple[PreTrainedModel, list[Example], int]:
     """The embedded model in float32, and the project's own harmful prompts with refusals."""
-    card = load("models", ModelCard, Plugins.load().registry_paths())[EMBEDDED]
+    card = models(Plugins.load())[EMBEDDED]
     path = aligned(card)
     tokenizer = AutoTokenizer.from_pretrained(path)
     refusals = (card.path.parent / card.refusals).read_text(encoding="utf-8").splitlines()
@@ -71,16 +71,15 @@ def random_model(pairs: int) -> tuple[PreTrainedModel, list[Example], int]:
 
 
 def measure(bench: Bench, sizes: Sequence[int], say: Say) -> None:
-    """The limits and what is held to them; ActSVD where it is installed."""
+    """The limits and what is held to them."""
     plugins = Plugins.load()
-    made: Callable[[str, str], Any] = lambda kind, name: plugins.get(kind, name)()  # noqa: E731
+
+    def made(kind: str, name: str) -> Any:
+        return plugins.get(kind, name)()
+
     ablate = made("modification", "ablate")
-    pairs = [("wanda", "top"), ("actsvd", "top-ranks")]
-    if not (plugins.kinds("actsvd") and plugins.kinds("top-ranks")):
-        say("actsvd is left out: no attribution 'actsvd' with an isolation 'top-ranks' is installed")
-        pairs.pop()
     contestants: list[Contestant] = [bench.forward]
-    for name, isolation in pairs:
+    for name, isolation in (("wanda", "top"), ("actsvd", "top-ranks")):
         method = made("attribution", name)
         contestants += [bench.attribution(name, method), bench.orders(name, method, made("isolation", isolation), ablate)]
     size = bench.best_size(bench.forward, sizes)
@@ -99,8 +98,6 @@ def measure_naive(bench: Bench, few: int, say: Say) -> None:
     naive.wanda(bench.model, bench.addresses, bench.examples)
     bench.times["naive wanda"].append(time.perf_counter() - started)
     for name, loop, taken in (("snip", naive.snip, bench.examples[:few]), ("actsvd", naive.actsvd, bench.examples)):
-        if f"{name} passes" not in bench.times:
-            continue
         share = len(bench.examples) / len(taken) * blocks / len(some)
         say(f"naive {name}: {len(taken)} pairs and {len(some)} of {blocks} blocks measured, times {share:g}")
         started = time.perf_counter()
@@ -119,14 +116,12 @@ def peak(parameters: float, pairs: int) -> float:
 def ratios(bench: Bench) -> dict[str, float]:
     """This benchmark's keys of the result file."""
     found: dict[str, float] = {}
-    whole = {name: bench.best(f"{name} passes") + bench.best(f"{name} scores") for name in ("wanda", "snip")}
+    whole = {name: bench.best(f"{name} passes") + bench.best(f"{name} scores") for name in ("wanda", "snip", "actsvd")}
     found["wanda_over_forward"] = whole["wanda"] / bench.best("forward")
     found["snip_over_forward_backward"] = whole["snip"] / bench.best("forward+backward")
-    walked = [name for name in ("wanda", "actsvd") if f"{name} sequential" in bench.times]
+    found["actsvd_over_forward"] = bench.best("actsvd passes") / bench.best("forward")  # its `eigh` calls are shown apart
+    walked = ("wanda", "actsvd")
     found["sequential_over_parallel"] = max(bench.best(f"{n} sequential") / bench.best(f"{n} parallel") for n in walked)
-    if "actsvd" in walked:
-        whole["actsvd"] = bench.best("actsvd passes") + bench.best("actsvd scores")
-        found["actsvd_over_forward"] = bench.best("actsvd passes") / bench.best("forward")
     for name, seconds in whole.items():
         limit = "forward+backward" if name == "snip" else "forward"
         found[f"{name}_speedup"] = bench.best(f"naive {name}") / seconds

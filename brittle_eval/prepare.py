@@ -128,7 +128,9 @@ def _chain(text: str, plugins: Plugins) -> Chain:
         build(plan.scope, Scope),
     )
     if chain.scope.order == "sequential":
-        check_order(chain.name, chain.isolation)
+        if chain.isolation is None:
+            raise BrittleError(f"'{chain.name}' has an order but no attribution that could follow it: remove order=sequential")
+        check_order(chain.isolation)
     return chain
 
 

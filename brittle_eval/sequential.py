@@ -20,10 +20,8 @@ from brittle_eval.walk import Walk, begin_walk
 from brittle_eval.weights import Address, Fingerprint
 
 
-def check_order(plan: str, isolation: Isolation | None) -> None:
-    """BrittleError for a plan without an isolation, and for one that must see all blocks' scores before the first is edited."""
-    if isolation is None:
-        raise BrittleError(f"'{plan}' has an order but no attribution that could follow it: remove order=sequential")
+def check_order(isolation: Isolation) -> None:
+    """BrittleError for an isolation that must see all blocks' scores before the first block is edited."""
     if isolation.reach == "model":
         raise BrittleError(
             f"order=sequential edits a block before it scores the next, but {isolation} must see the whole model's scores: "
@@ -50,7 +48,7 @@ def find_region_in_order(
     a forward pass and a backward pass down to the block for every block. With `kept`, finished blocks' parts are kept
     on disk, and those that are there already are applied, not attributed again.
     """
-    check_order("a plan", isolation)
+    check_order(isolation)
     search = Search(model, attribution, isolation, behaviours, context, on_unreached=on_unreached)
     blocks = by_block(addresses)
     sizes = state_sizes(model, attribution, addresses, search.weigh)

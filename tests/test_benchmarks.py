@@ -22,12 +22,15 @@ SAFETY = examples([(7, 5), (3, 9), (12, 4), (5, 5)])
 KEYS = {
     "wanda_over_forward",
     "snip_over_forward_backward",
+    "actsvd_over_forward",
     "sequential_over_parallel",
     "wanda_speedup",
     "snip_speedup",
+    "actsvd_speedup",
     "attribution_peak_over_model",
     "naive_wanda_over_forward",
     "naive_snip_over_forward_backward",
+    "naive_actsvd_over_forward",
 }
 
 

@@ -41,6 +41,7 @@ FLOORS = (
         "behaviours",
         "behaviour_build",
         "session",
+        "region_finder",
         "run",
         "cli_behaviour",
         "cli_organism",
