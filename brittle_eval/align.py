@@ -67,15 +67,11 @@ def align(
     torch.manual_seed(settings.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    if not answers.exists():
-        pairs = own_answers(model, tokenizer, [doc["prompt"] for doc in harmless], judge, settings)
-        part = answers.with_name(answers.name + ".part")
-        part.write_text("".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs), encoding="utf-8")
-        part.replace(answers)
+    own = kept_answers(model, tokenizer, [doc["prompt"] for doc in harmless], judge, answers, settings)
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
     inner = cast(PreTrainedModel, adapted.get_base_model())
-    pairs = [*worded(harmful, refusals), *read_pairs(answers)]
+    pairs = [*worded(harmful, refusals), *own]
     examples = with_systems(pairs * settings.copies, settings, tokenizer)
     training = replace(settings.training, seed=settings.seed)
     with bar("training", training.epochs * -(-len(examples) // training.batch_size)) as advance:
@@ -106,6 +102,23 @@ def worded(harmful: Sequence[Mapping[str, Any]], refusals: Sequence[str]) -> lis
     kinds = sorted({(doc["category"], doc["form"]) for doc in harmful})
     wording = {kind: refusals[number % len(refusals)] for number, kind in enumerate(kinds)}
     return [Pair(doc["prompt"], wording[doc["category"], doc["form"]]) for doc in harmful]
+
+
+def kept_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    judge: Judge,
+    file: Path,
+    settings: Alignment,
+) -> list[Pair]:
+    """`own_answers` from a file, which is written first where it is not there."""
+    if not file.exists():
+        pairs = own_answers(model, tokenizer, prompts, judge, settings)
+        part = file.with_name(file.name + ".part")
+        part.write_text("".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs), encoding="utf-8")
+        part.replace(file)
+    return read_pairs(file)
 
 
 def own_answers(

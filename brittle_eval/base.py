@@ -22,6 +22,11 @@ def base_weights(prepared: Prepared, model: PreTrainedModel, addresses: Sequence
     path = prepared.options.base or (str(published(prepared.model_card)) if prepared.model_card else None)
     if path is None:
         raise BrittleError("a method of this plan needs the base model: give --base PATH_OR_HUB_ID")
+    return weights_of(path, model, addresses)
+
+
+def weights_of(path: str, model: PreTrainedModel, addresses: Sequence[Address]) -> Mapping[str, Tensor]:
+    """The weights of the base model at `path` as (out, in) by name, on the devices of the model's own."""
     try:
         base = AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype)
     except (OSError, ValueError, SafetensorError) as error:

@@ -17,7 +17,8 @@ LAZY = {
     "run": ("brittle_eval.cli_run", "Attribute, isolate, modify, and evaluate before, after and against controls."),
     "behaviour": ("brittle_eval.cli_behaviour", "Make sets of prompts and responses to attribute."),
     "region": ("brittle_eval.cli_region", "Compare regions that runs have found."),
-    "organism": ("brittle_eval.cli_organism", "Make the embedded model again."),
+    "organism": ("brittle_eval.cli_organism", "Make the embedded model again, or models with safety in a known place."),
+    "localize": ("brittle_eval.cli_localize", "Compare what methods find with where safety was planted."),
 }
 """Commands whose module is imported when they are used: module (with a command of that name), and what `--help` says."""
 

@@ -13,10 +13,15 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from brittle_eval.cards import ModelCard, models
 from brittle_eval.errors import BrittleError
+
+if TYPE_CHECKING:
+    from brittle_eval.methods import Judge
 
 EMBEDDED = "embedded"
 """The name of the default model's card."""
@@ -122,22 +127,47 @@ def merge(base: Path, adapter: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
 
 
-def build(output: Path, seed: int = 0) -> tuple[list[float], str]:
-    """Align the published model anew on the project's own prompts; gives the losses and the adapter's sha256."""
-    from brittle_eval.align import Alignment, align
+@dataclass(frozen=True)
+class Material:
+    """What the embedded model's safety is made of: documents, refusals, and the file of the published model's own answers."""
+
+    card: ModelCard
+    harmful: list[dict[str, Any]]
+    harmless: list[dict[str, Any]]
+    refusals: list[str]
+    judge: Judge
+    answers: Path
+
+
+def material(answer_tokens: int) -> Material:
+    """The project's own prompts for training, with the judge that sorts the published model's answers to them."""
     from brittle_eval.evaluate import Settings, TaskShelf
     from brittle_eval.plugins import Plugins
 
-    if output.exists():
-        raise BrittleError(f"{output} exists: give a folder that does not, so that no adapter is overwritten")
     plugins = Plugins.load()
     card = models(plugins)[EMBEDDED]
     shelf = TaskShelf(plugins.task_paths(), {})
     harmful, harmless = (list(shelf.load(f"embedded_{name}_train", Settings()).eval_docs) for name in ("harmful", "harmless"))
     refusals = (card.path.parent / card.refusals).read_text(encoding="utf-8").splitlines()
-    judge, settings = plugins.get("judge", "refusal")(), Alignment(seed=seed)
-    asked = json.dumps([card.gguf_sha256, settings.answer_tokens, [doc["prompt"] for doc in harmless]])
+    asked = json.dumps([card.gguf_sha256, answer_tokens, [doc["prompt"] for doc in harmless]])
     answers = cache_folder() / "organism" / f"answers-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.jsonl"
     answers.parent.mkdir(parents=True, exist_ok=True)
-    losses = align(published(card), harmful, harmless, refusals, judge, output, answers, settings)
+    return Material(card, harmful, harmless, refusals, plugins.get("judge", "refusal")(), answers)
+
+
+def free(output: Path) -> Path:
+    """The path; BrittleError where something is."""
+    if output.exists():
+        raise BrittleError(f"{output} exists: give a folder that does not, so that no model is overwritten")
+    return output
+
+
+def build(output: Path, seed: int = 0) -> tuple[list[float], str]:
+    """Align the published model anew on the project's own prompts; gives the losses and the adapter's sha256."""
+    from brittle_eval.align import Alignment, align
+
+    free(output)
+    settings = Alignment(seed=seed)
+    of = material(settings.answer_tokens)
+    losses = align(published(of.card), of.harmful, of.harmless, of.refusals, of.judge, output, of.answers, settings)
     return losses, sha256(output / "adapter_model.safetensors")

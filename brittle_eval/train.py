@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +30,14 @@ class Training:
     opening: float = 1.0
     """Weight of a response's first four tokens, where it is decided whether it refuses; the others have weight 1."""
     seed: int = 0
+
+
+class Hold(Protocol):
+    """What may change gradients before, and weights after, every step of the optimiser."""
+
+    def before_step(self) -> None: ...
+
+    def after_step(self) -> None: ...
 
 
 def response_loss(model: PreTrainedModel, batch: Sequence[Example], pad_id: int, opening: float = 1.0) -> Tensor:
@@ -56,8 +65,12 @@ def fine_tune(
     settings: Training,
     pad_id: int,
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    hold: Hold | None = None,
 ) -> list[float]:
-    """Train the model's parameters that require gradients; gives the loss of every step. A NaN loss stops it with an error."""
+    """Train the model's parameters that require gradients; gives the loss of every step. A NaN loss stops it with an error.
+
+    `hold` keeps training where it belongs: it is called before and after every step of the optimiser.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise BrittleError("no parameter of the model trains: give a region or an adapter that leaves something to train")
@@ -74,8 +87,12 @@ def fine_tune(
                 raise BrittleError(f"the training loss is {value} at step {step} of {len(plan)}: lower the learning rate")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            if hold:
+                hold.before_step()
             torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimiser.step()
+            if hold:
+                hold.after_step()
             schedule.step()
             losses.append(value)
             on_step(step, len(plan), value)

@@ -46,8 +46,11 @@ class Address:
 
     def view(self, model: nn.Module) -> Tensor:
         """The weight as (out, in), sharing memory with the model."""
-        value = self.parameter(model).data
-        value = value if self.expert is None else value[self.expert]
+        return self.of(self.parameter(model).data)
+
+    def of(self, stored: Tensor) -> Tensor:
+        """This weight, (out, in), of what its parameter stores, or of a gradient in the same shape; shares memory."""
+        value = stored if self.expert is None else stored[self.expert]
         return value.T if self.transposed else value
 
 

@@ -14,7 +14,7 @@ ROOT = Path(brittle_eval.__file__).parents[1]
 FLOORS = (
     ("errors", "regions", "units", "scores"),
     ("methods", "hookspecs", "options", "scope", "recipe", "stats", "coherence", "safety_words", "overlaps", "progress"),
-    ("discovery", "plugins", "cards", "data", "store", "kept", "weights", "anatomy"),
+    ("discovery", "plugins", "cards", "data", "store", "kept", "weights", "anatomy", "plants", "truth"),
     (
         "chat",
         "calibration",
@@ -31,7 +31,7 @@ FLOORS = (
         "controls",
         "compare",
     ),
-    ("generate", "measures", "lm", "evaluate", "train"),
+    ("generate", "measures", "lm", "evaluate", "train", "hold"),
     ("record", "judging", "sifting", "assess", "conclude", "listing", "table", "compare_table", "compare_plot"),
     (
         "align",
@@ -43,7 +43,13 @@ FLOORS = (
         "session",
         "region_finder",
         "run",
+        "effect",
+        "organism_model",
+        "plant_build",
+        "localize",
+        "localize_table",
         "cli_behaviour",
+        "cli_localize",
         "cli_organism",
         "cli_region",
         "cli_run",
@@ -54,7 +60,7 @@ FLOORS = (
 ORDER = [name for floor in FLOORS for name in floor]
 ONLY_IN = {
     "lm_eval": {"lm", "evaluate"},
-    "click": {"cli", "cli_behaviour", "cli_organism", "cli_region", "cli_run"},
+    "click": {"cli", "cli_behaviour", "cli_localize", "cli_organism", "cli_region", "cli_run"},
     "pluggy": {"hookspecs", "discovery"},
 }
 """Packages that few modules may import."""
