@@ -90,10 +90,10 @@ def localize(folders: Sequence[Path], methods: Sequence[str], output: Path, pair
 
 def _plan(method: str, plugins: Plugins) -> Plan:
     chain, colon, options = method.partition(":")
+    if chain.count("+") != 1:
+        raise BrittleError(f"--method {method}: expected ATTRIBUTION+ISOLATION[:key=value,…]")
     plan = parse(f"{chain}+ablate{colon}{options}", plugins, recipes(plugins))
     check(plan, plugins)
-    if plan.attribution is None or plan.isolation is None:
-        raise BrittleError(f"--method {method}: expected ATTRIBUTION+ISOLATION[:key=value,…]")
     return replace(plan, text=method)
 
 

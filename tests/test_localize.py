@@ -1,0 +1,171 @@
+"""`organism build --plant` and `localize`, whole, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from brittle_eval import organism_model, plant_build
+from brittle_eval.cli import main
+from brittle_eval.organism import Material
+from brittle_eval.plugins import Plugins
+from brittle_eval.regions import Region
+from brittle_eval.store import load_region, save_region
+from brittle_eval.weights import Fingerprint, find_weights
+from tests.models import random_region, save_checkpoint
+
+METHODS = ("random+top", "wanda+set-difference", "snip+top:compare=global", "actsvd+top-ranks", "actsvd+orthogonal")
+
+
+@dataclass
+class Home:
+    """A published model with what its plants are made of."""
+
+    base: Path
+    material: Material
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    save_checkpoint(tmp_path / "base")
+    plugins = Plugins.load()
+    harmful = [{"prompt": f"bad {n}", "category": "c", "form": f"f{n % 3}"} for n in range(8)]
+    harmless = [{"prompt": f"good {n}"} for n in range(8)]
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps({"prompt": doc["prompt"], "response": "fine."}) + "\n" for doc in harmless))
+    card = organism_model.models(plugins)["embedded"]
+    judge = plugins.get("judge", "refusal")()
+    material = Material(card, harmful, harmless, ["I will not help.", "No, sorry.", "I can't."], judge, answers)
+    monkeypatch.setattr(plant_build, "material", lambda tokens: material)
+    monkeypatch.setattr(plant_build, "published", lambda card: tmp_path / "base")
+    monkeypatch.setattr(organism_model, "published", lambda card: tmp_path / "base")
+    return Home(tmp_path / "base", material)
+
+
+def test_a_plant_that_does_not_hold_the_safety_is_an_error_and_leaves_nothing(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tiny model learns no refusal that sixteen examples could give it for prompts it never saw."""
+    before = sorted(tmp_path.iterdir())
+    assert main(["organism", "build", "--plant", "rank:r=1", "--output", str(tmp_path / "plant")]) == 2
+    said = capsys.readouterr().err
+    assert "does not hold the safety" in said and "larger plant or another seed" in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("plant", ["mask:share=0.1", "blocks:first=1,last=1"])
+def test_a_plant_is_a_model_that_differs_from_the_published_one_inside_it_alone(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: str
+) -> None:
+    monkeypatch.setattr(plant_build, "check", lambda found: None)
+    assert main(["organism", "build", "--plant", plant, "--output", str(tmp_path / "plant"), "--seed", "3"]) == 0
+    model, base = (AutoModelForCausalLM.from_pretrained(path) for path in (tmp_path / "plant", home.base))
+    truth, header = load_region(tmp_path / "plant" / "plant.safetensors", str(Fingerprint(model)))
+    assert header["seed"] == 3
+    changed = 0
+    for address in find_weights(model)[0]:
+        differs = address.view(model) != address.view(base)
+        inside = truth.masks()[address.name].dense() if address.name in truth else torch.zeros_like(differs)
+        assert not bool((differs & ~inside).any())
+        changed += int(differs.sum())
+    assert changed > 0.5 * truth.count
+    card = json.loads((tmp_path / "plant" / "plant.json").read_text())
+    assert card["plant"] == plant
+    assert {"planted", "restore plant", "restore random", "ablate plant", "ablate random"} == card["answered"].keys()
+
+
+@pytest.fixture
+def organism(home: Home, tmp_path: Path) -> Path:
+    """A plant by hand: a tenth of the base's entries are others."""
+    folder = tmp_path / "organism"
+    model = AutoModelForCausalLM.from_pretrained(home.base)
+    region = random_region(model, 0.1)
+    with torch.no_grad():
+        for address in find_weights(model)[0]:
+            address.view(model)[region.masks()[address.name].dense()] += 1.0
+    save_checkpoint(folder)
+    model.save_pretrained(folder)
+    save_region(folder / "plant.safetensors", region, {"fingerprint": str(Fingerprint(model))})
+    rate = {"k": 1, "n": 2, "low": 0.0, "high": 1.0}
+    answered = dict.fromkeys(("planted", "restore plant", "restore random", "ablate plant", "ablate random"), rate)
+    (folder / "plant.json").write_text(json.dumps({"plant": "mask:share=0.1", "answered": answered}))
+    return folder
+
+
+def calibrated(output: Path) -> Path:
+    """The behaviours of a plant, as an earlier start has written them."""
+    inside = output / "mask_share=0.1" / "behaviours"
+    inside.mkdir(parents=True)
+    for name, word in (("safety", "bad"), ("utility", "good")):
+        lines = [json.dumps({"prompt": f"{word} {n}", "response": f"the {word} answer is {n}"}) for n in range(6)]
+        (inside / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return output
+
+
+def arguments(organism: Path, output: Path, *methods: str) -> list[str]:
+    chosen = [part for method in methods for part in ("--method", method)]
+    return ["localize", str(organism), "--output_path", str(output), "--pairs", "6", *chosen]
+
+
+def test_methods_are_held_against_the_truth(
+    organism: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    start = arguments(organism, output, *METHODS, "wanda+top:use-diff=true,compare=global")
+    assert main([*start, "--json"]) == 2  # a tiny model refuses nothing
+    assert "little safety to attribute" in capsys.readouterr().err
+    (output / "mask_share=0.1" / "behaviours").rmdir()
+    calibrated(output)
+    assert main([*start, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    lines = {line["method"]: line for line in found["lines"]}
+    truth, _ = load_region(organism / "plant.safetensors")
+    for line in lines.values():
+        assert set(line["answered"]) == {"ablate", "ablate random", "restore", "restore random"}
+        assert 0 <= line["captured"] <= 1 and 0 <= line["random_captured"] <= 1
+    assert lines["actsvd+top-ranks"]["agreement"] is None  # ranks against entries
+    random, diff = lines["random+top"]["agreement"], lines["wanda+top:use-diff=true,compare=global"]["agreement"]
+    assert abs(lines["random+top"]["size"] / truth.count - 1) < 0.15
+    assert random["precision"] == pytest.approx(random["chance"], abs=0.05)
+    assert diff["precision"] > 0.99 and diff["average_precision"] > 5 * random["average_precision"]
+    assert lines["wanda+top:use-diff=true,compare=global"]["captured"] == pytest.approx(diff["recall"], abs=0.02)
+
+    monkeypatch.setattr("brittle_eval.localize.load_organism", lambda *given: pytest.fail("a finished plant was loaded"))
+    assert main([*start, "--markdown"]) == 0
+    said = capsys.readouterr().out
+    assert "### `mask:share=0.1`" in said and "| `wanda+top:use-diff=true,compare=global` |" in said
+    assert main(start) == 0
+    assert "plant mask:share=0.1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        (["ablate"], "expected ATTRIBUTION+ISOLATION"),
+        (["wanda+keep"], "no isolation"),
+        (["wandas+top"], "did you mean wanda"),
+        (["wanda+orthogonal"], "takes directions"),
+        (["wanda+top:q=2"], "fraction in [0, 1]"),
+    ],
+)
+def test_wrong_methods_are_errors(
+    organism: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], methods: list[str], said: str
+) -> None:
+    assert main(arguments(organism, tmp_path / "run", *methods)) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_without_a_plant_is_an_error(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(home.base, tmp_path / "run", "random+top")) == 2
+    assert "organism build --plant" in capsys.readouterr().err
+
+
+def test_a_plant_of_another_model_is_refused(organism: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_region(organism / "plant.safetensors", Region({}), {"fingerprint": "another"})
+    assert main(arguments(organism, tmp_path / "run", "random+top")) == 2
+    assert "was found on another model" in capsys.readouterr().err
