@@ -15,7 +15,7 @@ from brittle_eval.record import Row, TaskResult
 
 WIDTH = 130
 """Characters of a table that goes to no terminal."""
-ACROSS = 5
+ACROSS = 4
 """Models side by side; more go into a further table, beside the unedited one."""
 JUDGE = "judge_"
 SIZES = {
