@@ -66,7 +66,7 @@ def test_data_is_at_hand_where_no_network_is_needed(tmp_path: Path, monkeypatch:
     assert Sources(cards, folder=tmp_path).at_hand("advbench")
     assert Sources(cards, {"advbench": file}).at_hand("advbench")
     assert not Sources({}, folder=tmp_path).at_hand("advbench")
-    kept = download_folder() / cards["advbench"].sha256[:16] / file.name
+    kept = download_folder() / str(cards["advbench"].sha256)[:16] / file.name
     kept.parent.mkdir(parents=True)
     kept.write_text("x")
     assert Sources(cards).at_hand("advbench")
