@@ -190,7 +190,8 @@ def _data(task: dict[str, Any]) -> str:
         rows = select(own_rows(source["name"], source["split"]), chosen)
         return f"own {source['name']} prompts, {source['split']} split{only}: {len(rows)}"
     known = cards.datasets(_plugins())[source["card"]].rows
-    return f"`{source['card']}`: " + (f"first {source['first']}" if "first" in source else f"all {known or ''}".strip()) + only
+    rows_of = f"first {source['first']}" if "first" in source else f"{'of' if only else 'all'} {known or 'its rows'}"
+    return f"`{source['card']}`: {rows_of}{only}"
 
 
 def _answers(task: dict[str, Any]) -> str:
