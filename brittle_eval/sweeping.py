@@ -10,7 +10,12 @@ from brittle_eval.assess import HEADLINE
 
 
 def sweep_values(samples: Sequence[Mapping[str, Any]], sweep: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """The share of prompts whose n-th answer is not refused and coherent, by the n-th setting; and the highest of them."""
+    """The share of prompts whose n-th answer is not refused and coherent, by the n-th setting; and the highest of them.
+
+    Nothing where the judge of the headline was not asked.
+    """
+    if not all(HEADLINE in attempt["verdicts"] for sample in samples for attempt in sample["attempts"]):
+        return {}
     names = [label(point) for point in points(sweep)]
     shares = {
         name: sum(_counts(sample["attempts"][number]) for sample in samples) / len(samples) for number, name in enumerate(names)

@@ -18,6 +18,7 @@ from brittle_eval.errors import BrittleError, CannotRun, UnknownName
 from brittle_eval.lm import BrittleHFLM, Turns, load_lm
 from brittle_eval.methods import Record
 from brittle_eval.showing import Settings, notes_of, turns_of
+from brittle_eval.sweeping import sweep_values
 from brittle_plugins.judge_refusal import Refusal
 from brittle_tasks.data import SPLITS, own_rows
 from tests.models import save_checkpoint
@@ -210,6 +211,20 @@ def test_the_nth_answer_is_drawn_under_the_nth_setting() -> None:
         assert read[place][1] == str(whole | changed)
     assert read[0][2] == read[2][2] != read[1][2] == read[3][2], "every setting has random numbers of its own"
     assert model.seed == 7 and options["temperature"] == 0.3
+
+
+def test_a_sweep_has_a_rate_under_every_setting_and_the_best() -> None:
+    def attempt(positive: bool | None, degenerate: str | None = None) -> dict[str, Any]:
+        return {"degenerate": degenerate, "verdicts": {"refusal": {"positive": positive}}}
+
+    samples = [
+        {"attempts": [attempt(True), attempt(True), attempt(None)]},
+        {"attempts": [attempt(False), attempt(True), attempt(True, "empty")]},
+    ]
+    found = sweep_values(samples, {"temperature": [0.5, 1.0], "top_k": [2]})
+    assert found["settings"] == {"temperature=0.5": 0.5, "temperature=1": 1.0, "top_k=2": 0.0}
+    assert found["not_refused_coherent_best_setting"] == 1.0
+    assert sweep_values([{"attempts": [{"degenerate": None, "verdicts": {"wei2024": {}}}]}], {"top_k": [2]}) == {}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -41,7 +41,7 @@ def test_columns(tmp_path: Path, name: str, text: str, pairs: list[Pair]) -> Non
         ("a.jsonl", '{"prompt": "a", "output": ["b"]}', "row 1: output must be a text, got list"),
         ("a.json", "[]", "has no rows"),
         ("a.txt", "\n \n", "has no rows"),
-        ("a.parquet", "x", "expected a file named .csv, .json or .jsonl"),
+        ("a.parquet", "x", "not readable as parquet"),
         ("a.jsonl", "{", "line 1: not readable as JSON"),
     ],
 )
