@@ -52,11 +52,52 @@ class DatasetCard(Card):
     licence: Text
     file: Text
     """The file's name in a local data folder."""
-    sha256: Sha256
-    rows: int = Field(ge=1)
+    sha256: Sha256 | None = None
+    """None: unverified, nobody has compared a copy with the original; a run records what it read."""
+    rows: int | None = Field(default=None, ge=1)
     hub: str | None = None
     """The data set's name on the Hugging Face hub."""
     url: str | None = None
+    requests: str | None = None
+    """The column of its harmful requests: with one, every attack can be tried on the data set."""
+    targets: str | None = None
+    """The column with how a compliant answer to a request would start."""
+    context: str | None = None
+    """The column with the text that a request speaks of, shown before it where it is not empty."""
+
+    @property
+    def digest(self) -> str:
+        """The digest in words."""
+        return self.sha256 or "unverified"
+
+
+class PresetCard(Card):
+    """An evaluation whose every choice is fixed, so that its numbers can be compared; any change raises `version`."""
+
+    version: Text
+    source: Text
+    tasks: dict[str, Text]
+    """The tasks in order, each with its own version."""
+    judges: list[Text]
+    max_gen_toks: int = Field(ge=1)
+    samples: dict[str, int]
+    """Answers to a prompt, by task, where there are several."""
+    num_fewshot: int = Field(default=0, ge=0)
+    utility_limit: int | None = Field(default=None, ge=1)
+    """Items of each utility task, from its first; None: all."""
+    condition: Text | None = None
+    seed: int = 0
+    system_prompts: dict[str, Sha256] = {}
+    """Digests of the system texts that tasks name."""
+    data: dict[str, Sha256] = {}
+    """Digests of data sets; what is not listed is not fixed."""
+    numbers: dict[str, list[Text]] = {}
+    """The preset's own numbers: each the mean of some `task.value`."""
+
+    @property
+    def title(self) -> str:
+        """Name and version, as a row names the preset."""
+        return f"{self.name} {self.version}"
 
 
 CardType = TypeVar("CardType", bound=Card)
@@ -106,6 +147,11 @@ def recipes(plugins: Plugins) -> dict[str, RecipeCard]:
 def datasets(plugins: Plugins) -> dict[str, DatasetCard]:
     """The data set cards of all plugins."""
     return load("datasets", DatasetCard, plugins.registry_paths())
+
+
+def presets(plugins: Plugins) -> dict[str, PresetCard]:
+    """The preset cards of all plugins."""
+    return load("presets", PresetCard, plugins.registry_paths())
 
 
 class ModelCard(Card):

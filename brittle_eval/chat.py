@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -29,27 +30,40 @@ class Rendered:
     the template does. `given`: the caller's text in the system role. `merged`: that text at the head of the user turn."""
 
 
-def render(tokenizer: PreTrainedTokenizerBase, user: str, system: str = "default", merge: bool = False) -> Rendered:
+Turn = tuple[str, str]
+"""A role and what it says."""
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    user: str,
+    system: str = "default",
+    merge: bool = False,
+    before: Sequence[tuple[str, str]] = (),
+) -> Rendered:
     """The chat prompt for one request, ready for the answer, thinking off where the template offers that.
 
-    `system` is `none`, `default` or the system text itself. Raises `BrittleError` without a chat template, and
-    `CannotRun` where a template rejects or ignores the system role (`merge` folds the text into the user turn instead) or
-    where its own system turn cannot be told from the user turn. Tokenise with `add_special_tokens=False`.
+    `before` are earlier requests with their answers. `system` is `none`, `default` or the system text itself. Raises
+    `BrittleError` without a chat template, and `CannotRun` where a template rejects or ignores the system role (`merge` folds
+    the text into the first user turn instead) or where its own system turn cannot be told from the user turn. Tokenise with
+    `add_special_tokens=False`.
     """
+    turns = [turn for request, answer in before for turn in (("user", request), ("assistant", answer))] + [("user", user)]
     if system == "none":
-        return _without_system(tokenizer, user)
+        return _without_system(tokenizer, turns)
     if system == "default":
-        return Rendered(_apply(tokenizer, ("user", user)), "default")
+        return Rendered(_apply(tokenizer, *turns), "default")
     if not system.strip():
         raise BrittleError("the system text is empty: give a text, or ask for no system turn with 'none'")
     if _takes_system(tokenizer):
-        return Rendered(_apply(tokenizer, ("system", system), ("user", user)), "given")
+        return Rendered(_apply(tokenizer, ("system", system), *turns), "given")
     if merge:
-        return Rendered(_without_system(tokenizer, f"{system}\n\n{user}").text, "merged")
+        first = ("user", f"{system}\n\n{turns[0][1]}")
+        return Rendered(_without_system(tokenizer, [first, *turns[1:]]).text, "merged")
     raise CannotRun("the template has no system role; use --system-role merge")
 
 
-def _apply(tokenizer: PreTrainedTokenizerBase, *turns: tuple[str, str]) -> str:
+def _apply(tokenizer: PreTrainedTokenizerBase, *turns: Turn) -> str:
     try:
         template = tokenizer.get_chat_template()
     except ValueError:
@@ -71,9 +85,9 @@ def _takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
     return _SYSTEM in text and _USER in text
 
 
-def _without_system(tokenizer: PreTrainedTokenizerBase, user: str) -> Rendered:
-    """The prompt with nothing before the user turn but the BOS."""
-    text = _apply(tokenizer, ("user", user))
+def _without_system(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> Rendered:
+    """The prompt with nothing before the first user turn but the BOS."""
+    text = _apply(tokenizer, *turns)
     head, tail = _cut(_apply(tokenizer, ("user", _USER)), _USER)
     try:
         talk = _apply(tokenizer, ("user", _USER), ("assistant", _ANSWER), ("user", _NEXT))
@@ -84,11 +98,16 @@ def _without_system(tokenizer: PreTrainedTokenizerBase, user: str) -> Rendered:
     if opening == head:
         return Rendered(text, "none")
     content = text[len(head) : len(text) - len(tail)]
-    if not text.startswith(head) or not text.endswith(tail) or content.strip() != user.strip():
+    if not text.startswith(head) or not text.endswith(tail) or not _holds(content.strip(), [turn[1].strip() for turn in turns]):
         raise CannotRun(
             "no system turn was asked for, and the template changes the request, so that its own cannot be cut out safely"
         )
     return Rendered(opening + content + tail, "removed")
+
+
+def _holds(content: str, said: Sequence[str]) -> bool:
+    """Whether the content is what was said: one request and nothing else, or a talk from its first to its last words."""
+    return content == said[0] if len(said) == 1 else content.startswith(said[0]) and content.endswith(said[-1])
 
 
 def _cut(text: str, word: str) -> tuple[str, str]:

@@ -80,7 +80,7 @@ def _shared(command: Callable[Given, Returned]) -> Callable[Given, Returned]:
 @cli.command("list")
 @_shared
 def list_all(files: tuple[Path, ...], as_json: bool) -> None:
-    """List methods, recipes, tasks, measures, data sets and models; others' with where they come from."""
+    """List methods, recipes, tasks, measures, data sets, models and presets; others' with where they come from."""
     from brittle_eval import listing
     from brittle_eval.plugins import Plugins
 
@@ -99,7 +99,7 @@ def list_all(files: tuple[Path, ...], as_json: bool) -> None:
 @click.argument("name")
 @_shared
 def show(name: str, files: tuple[Path, ...], as_json: bool) -> None:
-    """Show one method, recipe, task, data set or model: options, types, defaults, source."""
+    """Show one method, recipe, task, data set, model or preset: options, types, defaults, source."""
     from brittle_eval import listing
     from brittle_eval.plugins import Plugins
 
@@ -135,12 +135,19 @@ def _print_one(thing: Mapping[str, Any]) -> None:
     click.echo(f"{thing['name']}: {thing['kind']} of {thing['distribution']} {thing['version']}\n")
     click.echo(thing.get("docstring") or thing["summary"])
     click.echo()
-    keys = ("plan", "source", "licence", "file", "sha256", "rows", "hub", "url", "wheel", "gguf", "adapter", "adapter_sha256")
-    _print_table("card", [(key, str(thing[key])) for key in keys if key in thing])
+    data = ("plan", "source", "licence", "file", "sha256", "rows", "hub", "url", "requests", "wheel", "gguf", "adapter")
+    preset = ("preset", "max_gen_toks", "num_fewshot", "utility_limit", "condition", "seed")
+    _print_table("card", [(key, _cell(thing[key])) for key in (*data, "adapter_sha256", *preset, "judges") if key in thing])
+    for key in ("tasks", "samples", "system_prompts", "data", "numbers"):
+        _print_table(key, [(name, _cell(value)) for name, value in thing.get(key, {}).items()])
     rows = [(f"{o['component']}.{o['key']}", f"= {o['default']}", o["type"]) for o in thing.get("options", ())]
     _print_table("options", rows)
     if thing.get("notes"):
         click.echo(f"notes:\n{_indented(thing['notes'].splitlines())}\n")
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _indented(lines: Iterable[str]) -> str:

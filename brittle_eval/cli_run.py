@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from brittle_eval.prepare import Options
 
@@ -17,6 +18,13 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
     return tuple(name.strip() for name in value.split(",") if name.strip()) if value is not None else None
 
 
+def _typed() -> frozenset[str]:
+    """The options that stand on the command line, by their names in `Options`."""
+    context = click.get_current_context()
+    names = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    return frozenset("merge_system" if name == "system_role" else name for name in names)
+
+
 @click.command()
 @click.option("--model", default="hf", show_default=True, help="Model type.")
 @click.option("--model_args", help="pretrained=PATH_OR_HUB_ID,dtype=… as lm-eval reads it; without: the embedded model.")
@@ -25,6 +33,11 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 )
 @click.option(
     "--tasks", callback=_names, help="Tasks and groups, by comma. Default: embedded, or advbench,utility for a given model."
+)
+@click.option("--preset", help="A fixed evaluation by name: tasks, judges, lengths, seeds, data. `brittle-eval list` has them.")
+@click.option(
+    "--condition",
+    help="What is put around every request: no-system, safety-instruction, exemplars, check-before, check-after, context.",
 )
 @click.option("--controls", default="random:3,magnitude:1", show_default=True, help="Control regions of the same size, or none.")
 @click.option("--batch_size", type=click.IntRange(min=1), help="Rows at a time; default from the memory.")
@@ -41,6 +54,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 )
 @click.option("--include_path", multiple=True, type=FILE, help="A folder with more task YAML.")
 @click.option("--gen_kwargs", help="Overrides of generation options, such as max_gen_toks=64.")
+@click.option("--metadata", help="Options of tasks, such as prefill_tokens=5,shots=16,seqlen=2048.")
 @click.option("--num_fewshot", type=click.IntRange(min=0))
 @click.option(
     "--behaviour", "behaviours", multiple=True, metavar="NAME=FILE", help="Calibration pairs: jsonl with prompt and response."
@@ -55,10 +69,12 @@ def run(**given: Any) -> None:
     """Attribute, isolate, modify; evaluate the unedited model, the edited ones, and controls of the same size."""
     from brittle_eval.evaluate import parse_arguments
     from brittle_eval.run import run as start
-    from brittle_eval.table import show
+    from brittle_eval.sides import show_sides
+    from brittle_eval.table import show, terminal
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    for key in ("model_args", "gen_kwargs"):
+    given["given"] = _typed()
+    for key in ("model_args", "gen_kwargs", "metadata"):
         if given[key] is not None:
             given[key] = parse_arguments(given[key])
     given["modify"] = given["modify"] or ("none",)
@@ -67,4 +83,5 @@ def run(**given: Any) -> None:
     given["apply_chat_template"] = True if template == "true" else template or False
     rows, folder = start(Options(**given), say=lambda line: click.echo(line, err=True))
     show(rows)
+    show_sides(rows, terminal())
     click.echo(f"results: {folder}")

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import os
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 from brittle_eval.cards import DatasetCard, datasets
 from brittle_eval.errors import BrittleError, CannotRun, UnknownName
 from brittle_eval.plugins import Plugins
+from brittle_eval.tables import Row, parse, read, text_of
 
 FOLDER_VARIABLE = "BRITTLE_EVAL_DATA"
 SECONDS = 20
 """How long a download may keep silent."""
-USER_FILES = {"suffixes": "a UTF-8 text file with one adversarial suffix a line"}
+USER_FILES = {
+    "suffixes": "a UTF-8 text file with one adversarial suffix a line",
+    "templates": "a UTF-8 file with one jailbreak template a line, or jsonl rows with a key template; each holds {prompt} once",
+    "demonstrations": "a csv, json or jsonl file of pairs with the columns prompt and response",
+    "translations": "a csv, json or jsonl file with the columns row, translation and, for several languages, language",
+}
 """Names of `--data` that no card describes, because the project ships no such data."""
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Sources:
         if name not in self.cards:
             raise UnknownName("data set", name, self.cards)
         path, content = self._find(self.cards[name], needed_by)
-        rows = _parse(content, path)
+        rows = parse(content, path)
         if not rows:
             raise BrittleError(f"{path} has no rows: '{name}' needs at least one; give another file with --data {name}=PATH")
         return rows
@@ -66,11 +66,24 @@ class Sources:
         if name not in self.overrides:
             raise CannotRun(f"{needed_by} needs {USER_FILES[name]}: give it with --data {name}=FILE")
         path = self.overrides[name]
-        text = _text(self._note(name, _read(path)), path)
+        text = text_of(self._note(name, read(path)), path)
         lines = [stripped for line in text.split("\n") if (stripped := line.strip(" \t\r"))]
         if not lines:
             raise BrittleError(f"{path} is empty: --data {name}=FILE expects {USER_FILES[name]}")
         return lines
+
+    def user_rows(self, name: str, columns: Sequence[str], needed_by: str = "this run") -> list[Row]:
+        """The rows of a user's file, which must have the columns. Raises `CannotRun` if none was given."""
+        if name not in self.overrides:
+            raise CannotRun(f"{needed_by} needs {USER_FILES[name]}: give it with --data {name}=FILE")
+        path = self.overrides[name]
+        rows = parse(self._note(name, read(path)), path)
+        if not rows:
+            raise BrittleError(f"{path} is empty: --data {name}=FILE expects {USER_FILES[name]}")
+        for number, row in enumerate(rows, 1):
+            if missing := [column for column in columns if not str("" if row.get(column) is None else row[column]).strip()]:
+                raise BrittleError(f"{path}, row {number}: has no {missing[0]}; --data {name}=FILE expects {USER_FILES[name]}")
+        return rows
 
     def at_hand(self, name: str) -> bool:
         """Whether `rows` needs no network."""
@@ -85,11 +98,11 @@ class Sources:
 
     def _find(self, card: DatasetCard, needed_by: str) -> tuple[Path, bytes]:
         if (given := self.overrides.get(card.name)) is not None:
-            return given, self._note(card.name, _read(given))
+            return given, self._note(card.name, read(given))
         path = self.folder / card.file if self.folder is not None else None
         if path is None or not path.is_file():
             path = _fetched(card, needed_by)
-        return path, self._note(card.name, _checked(card, _read(path), str(path)))
+        return path, self._note(card.name, _checked(card, read(path), str(path)))
 
     def _note(self, name: str, content: bytes) -> bytes:
         self._digests[name] = hashlib.sha256(content).hexdigest()
@@ -133,7 +146,7 @@ def download_folder() -> Path:
 
 
 def _downloaded(card: DatasetCard) -> Path:
-    return download_folder() / card.sha256[:16] / Path(card.file).name
+    return download_folder() / (card.sha256[:16] if card.sha256 else f"unverified-{card.name}") / Path(card.file).name
 
 
 def _fetched(card: DatasetCard, needed_by: str) -> Path:
@@ -165,75 +178,9 @@ def _fetched(card: DatasetCard, needed_by: str) -> Path:
 
 def _checked(card: DatasetCard, content: bytes, where: str) -> bytes:
     found = hashlib.sha256(content).hexdigest()
-    if found != card.sha256:
+    if card.sha256 and found != card.sha256:
         raise BrittleError(
             f"{where} is not the file that the card '{card.name}' describes: its sha256 is {found}, expected {card.sha256}; "
             f"get a right copy ({card.source}), or use another file on purpose with --data {card.name}=PATH"
         )
     return content
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a csv, json or jsonl file; the lines of a .txt file that are not blank, as rows with the key `prompt`."""
-    content = _read(path)
-    if path.suffix != ".txt":
-        return _parse(content, path)
-    return [{"prompt": line.strip()} for line in _text(content, path).split("\n") if line.strip()]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BrittleError(f"cannot read {path}: {error.strerror}; expected a readable file") from None
-
-
-def _text(content: bytes, path: Path) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BrittleError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
-
-
-def _parse(content: bytes, path: Path) -> list[Row]:
-    text = _text(content, path)
-    if path.suffix == ".csv":
-        return _csv_rows(text, path)
-    if path.suffix == ".jsonl":
-        lines = [(f"{path}, line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        return [_row(_json(line, where), where) for where, line in lines]
-    if path.suffix == ".json":
-        items = _json(text, str(path))
-        if not isinstance(items, list):
-            raise BrittleError(f"{path}: expected a JSON list of rows or texts, got {type(items).__name__}")
-        return [_row({"prompt": item} if isinstance(item, str) else item, f"{path}, item {n}") for n, item in enumerate(items, 1)]
-    raise BrittleError(f"{path}: expected a file named .csv, .json or .jsonl, got '{path.suffix}'")
-
-
-def _csv_rows(text: str, path: Path) -> list[Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    rows: list[Row] = []
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                columns = len(reader.fieldnames or ())
-                raise BrittleError(
-                    f"{path}, line {reader.line_num}: the row does not have the header's {columns} columns; correct it"
-                )
-            rows.append(dict(row))
-    except csv.Error as error:
-        raise BrittleError(f"{path}, line {reader.line_num}: not readable as csv ({error}); correct it") from None
-    return rows
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BrittleError(f"{where}: not readable as JSON ({error.msg} at column {error.colno}); correct it") from None
-
-
-def _row(value: Any, where: str) -> Row:
-    if not isinstance(value, dict):
-        raise BrittleError(f"{where}: expected a JSON object with named fields, got {type(value).__name__}")
-    return value

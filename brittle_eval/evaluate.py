@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,26 +18,20 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import simple_parse_args_string
 
+from brittle_eval.asking import Before, SelfChecking, Sweeping, points
+from brittle_eval.attack_sets import Attack, attacks, members
+from brittle_eval.conditions import condition
+from brittle_eval.data import sources
 from brittle_eval.errors import BrittleError, CannotRun, UnknownName
-from brittle_eval.lm import BrittleHFLM, Turns
+from brittle_eval.lm import BrittleHFLM
+from brittle_eval.showing import Settings as Settings
+from brittle_eval.showing import answered, turns_of
+from brittle_eval.showing import own_metadata as own_metadata
 
 UTILITY_FOLDERS = ("super_glue", "glue", "hellaswag", "winogrande", "arc", "openbookqa")
 """lm-eval's task folders that our groups name; indexing these alone takes 10 ms, all of them 5 s."""
 SEEDS = (0, 1234)
 """lm-eval's seeds: Python's, then NumPy's and torch's; few-shot draws use the latter too."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What applies to every task of a run; chat options reach other people's tasks only, ours say themselves what they need."""
-
-    limit: float | None = None
-    num_fewshot: int | None = None
-    gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    apply_chat_template: bool | str = False
-    system_instruction: str | None = None
-    merge_system: bool = False
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +71,12 @@ class TaskShelf:
         self._manager = TaskManager(include_path=[*near, *self._paths], include_defaults=False, metadata=self._metadata)
 
     @cached_property
+    def attacks(self) -> dict[str, Attack]:
+        """The attacks on other sets than AdvBench, which no YAML describes."""
+        index = self._manager.task_index
+        return attacks([name for name, entry in index.items() if "group" not in (entry.cfg or {})], sources().cards)
+
+    @cached_property
     def _all(self) -> TaskManager:
         return TaskManager(include_path=self._paths, metadata=self._metadata)
 
@@ -97,24 +98,30 @@ class TaskShelf:
     def _members(self, name: str, group: str | None, measures: Iterable[str]) -> list[Leaf]:
         if name in measures:
             return [Leaf(name, group)]
-        manager = self._manager_of(name)
-        if name not in manager.task_index:
-            raise UnknownName("task", name, [*manager.task_index, *measures])
-        entry = manager.task_index[name]
-        members = (entry.cfg or {}).get("task")
-        if isinstance(members, list) and all(isinstance(member, str) for member in members):
-            return [leaf for member in members for leaf in self._members(member, name, measures)]
+        if name in self.attacks:
+            return [Leaf(name, group)]
+        listed = members(
+            name, {key: (entry.cfg or {}).get("task") for key, entry in self._manager.task_index.items()}, sources().cards
+        )
+        if listed is None:
+            manager = self._manager_of(name)
+            if name not in manager.task_index:
+                raise UnknownName("task", name, [*manager.task_index, *measures, *self.attacks])
+            listed = (manager.task_index[name].cfg or {}).get("task")
+        if isinstance(listed, list) and all(isinstance(member, str) for member in listed):
+            return [leaf for member in listed for leaf in self._members(member, name, measures)]
         return [Leaf(name, group)]
 
     def load(self, name: str, settings: Settings) -> Task:
         """A task with the run's overrides; `CannotRun` says which data it lacks."""
         if name not in self._loaded:
             try:
-                tasks = self._manager_of(name).load([name])["tasks"]
+                tasks = self._built(name)
             except BrittleError:
                 raise
             except (ConnectionError, OSError, ValueError) as error:
-                raise CannotRun(_no_data(name, self._manager_of(name).task_index[name].cfg or {}, error)) from error
+                entry = self._manager_of(name).task_index.get(name)
+                raise CannotRun(_no_data(name, entry.cfg or {} if entry else {}, error)) from error
             for task in tasks.values():
                 _configure(task, settings)
             if len(tasks) != 1:
@@ -123,6 +130,14 @@ class TaskShelf:
                 )
             (self._loaded[name],) = tasks.values()
         return self._loaded[name]
+
+    def _built(self, name: str) -> dict[str, Task]:
+        attack = self.attacks.get(name)
+        if attack is None:
+            return dict(self._manager_of(name).load([name])["tasks"])
+        pattern = Path(self._manager.task_index[attack.pattern].yaml_path).resolve()
+        with tempfile.TemporaryDirectory() as folder:
+            return dict(self._manager.load([str(attack.write(pattern, Path(folder)))])["tasks"])
 
 
 def _no_data(name: str, config: Mapping[str, Any], error: Exception) -> str:
@@ -146,22 +161,6 @@ def _configure(task: Task, settings: Settings) -> None:
     task.set_fewshot_seed(seed=SEEDS[1])
 
 
-def own_metadata(task: Task) -> dict[str, Any] | None:
-    """Our tasks' own metadata (chat, system, role), or None for other people's."""
-    found = (task.config.metadata or {}).get("brittle")
-    return dict(found) if found else None
-
-
-def turns_of(metadata: Mapping[str, Any], settings: Settings) -> Turns:
-    """How the task's metadata wants its prompts shown."""
-    system = metadata.get("system", "default")
-    if system == "paper":
-        from transformers.models.llama.tokenization_llama import DEFAULT_SYSTEM_PROMPT
-
-        system = DEFAULT_SYSTEM_PROMPT
-    return Turns(bool(metadata.get("chat")), system, settings.merge_system)
-
-
 def run_task(lm: BrittleHFLM, task: Task, settings: Settings, on_answer: Callable[[], None] = lambda: None) -> Output:
     """One task on the model as it is now, re-seeded so that the result does not depend on what ran before."""
     random.seed(SEEDS[0])
@@ -169,21 +168,38 @@ def run_task(lm: BrittleHFLM, task: Task, settings: Settings, on_answer: Callabl
     torch.manual_seed(SEEDS[1])
     name, own = task.config.task, own_metadata(task)
     if own is None:
-        return _evaluate(lm, task, settings, settings.apply_chat_template, settings.system_instruction)
+        return _evaluate(lm, task, settings, settings.apply_chat_template, settings.system_instruction, "utility")
     if own.get("chat") and not lm.tokenizer.chat_template:
         raise BrittleError(f"task {name} needs a chat template and the model has none: use a chat model, or tasks without chat")
-    if task.config.output_type != "generate_until":
-        return _evaluate(lm, task, settings, bool(own.get("chat")), None)
+    role = own.get("role", "utility")
+    if not answered(task):
+        return _evaluate(lm, task, settings, bool(own.get("chat")), None, role)
     with lm.showing(turns_of(own, settings), on_answer):
-        return _evaluate(lm, task, settings, bool(own.get("chat")), None)
+        return _evaluate(_asked(lm, task, own, settings), task, settings, bool(own.get("chat")), None, role)
 
 
-def _evaluate(lm: BrittleHFLM, task: Task, settings: Settings, chat: bool | str, system: str | None) -> Output:
+def _asked(lm: BrittleHFLM, task: Task, own: Mapping[str, Any], settings: Settings) -> BrittleHFLM | Before:
+    """What answers a task's requests: the model, or one that sweeps its decoding, or one that checks itself."""
+    asked: BrittleHFLM | Before = lm
+    if "sweep" in own:
+        sweep = points(own["sweep"])
+        if len(sweep) != task.config.repeats:
+            raise BrittleError(
+                f"task {task.config.task} sweeps {len(sweep)} settings and repeats {task.config.repeats} times: make them equal"
+            )
+        asked = Sweeping(lm, sweep)
+    check = condition(settings.condition).check
+    return SelfChecking(asked, check) if check else asked
+
+
+def _evaluate(
+    lm: BrittleHFLM | Before, task: Task, settings: Settings, chat: bool | str, system: str | None, role: str
+) -> Output:
     name = task.config.task
     results = evaluate(
         lm=lm,
         task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
-        limit=settings.limit,
+        limit=settings.limit_of(role),
         log_samples=True,
         system_instruction=system,
         apply_chat_template=chat,

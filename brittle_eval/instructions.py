@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from brittle_eval.calibration import Pair
-from brittle_eval.data import read_rows
 from brittle_eval.errors import BrittleError
+from brittle_eval.tables import read_rows
 
 PROMPTS, INPUTS, RESPONSES = ("prompt", "instruction", "goal"), ("input", "context"), ("response", "output")
 """Names of the columns, the first that a file has counts; an input is what the instruction is about."""

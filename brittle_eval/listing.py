@@ -22,8 +22,9 @@ MEMBER = re.compile(r"^[ \t]*-[ \t]+([\w.-]+)[ \t]*$", re.MULTILINE)
 PROMPTS = re.compile(r"^[ \t]+brittle:[ \t]*\{(.*)\}", re.MULTILINE)
 """YAML is matched, not read: its `!function` tags would import the tasks' code."""
 
-PERPLEXITY, DIVERGENCE = "embedded_perplexity", "embedded_kl"
+PERPLEXITY, DIVERGENCE, WIKITEXT = "embedded_perplexity", "embedded_kl", "wikitext2_token_ppl"
 MEASURES = {
+    WIKITEXT: ("", "token perplexity of WikiText-2's test text, in pieces of seqlen tokens (--metadata seqlen=2048)"),
     PERPLEXITY: ("embedded", "perplexity of the unedited model's own answers to embedded_harmless"),
     DIVERGENCE: ("embedded", "KL divergence from the unedited model over the first 16 tokens of these answers, in nats"),
 }
@@ -48,6 +49,7 @@ def items(plugins: Plugins) -> dict[str, list[Item]]:
     found["measures"] = [Item(name, text, "brittle-eval", __version__) for name, (_, text) in MEASURES.items()]
     found["datasets"] = [_card(card, plugins) for card in cards.datasets(plugins).values()]
     found["models"] = [_card(card, plugins) for card in cards.models(plugins).values()]
+    found["presets"] = [_card(card, plugins) for card in cards.presets(plugins).values()]
     return {section: sorted(rows, key=lambda row: row.name) for section, rows in found.items()}
 
 
@@ -94,7 +96,7 @@ def _task_summary(text: str) -> str:
 
 
 def describe(plugins: Plugins, name: str) -> list[dict[str, Any]]:
-    """Everything called `name`: methods, recipes, tasks, data sets, models. UnknownName with the nearest names."""
+    """Everything called `name`: methods, recipes, tasks, data sets, models, presets. UnknownName with the nearest names."""
     known = items(plugins)
     found: list[dict[str, Any]] = []
     for section, rows in known.items():
@@ -106,9 +108,13 @@ def describe(plugins: Plugins, name: str) -> list[dict[str, Any]]:
             elif kind == "recipe":
                 found[-1] |= _of_recipe(plugins, name)
             elif kind == "dataset":
-                found[-1] |= cards.datasets(plugins)[name].model_dump(exclude_none=True)
+                data = cards.datasets(plugins)[name]
+                found[-1] |= data.model_dump(exclude_none=True) | {"sha256": data.digest}
             elif kind == "model":
                 found[-1] |= cards.models(plugins)[name].model_dump(exclude_none=True)
+            elif kind == "preset":
+                card = cards.presets(plugins)[name]
+                found[-1] |= card.model_dump(exclude_none=True, exclude={"version"}) | {"preset": card.title}
     if not found:
         raise UnknownName("name", name, {row.name for rows in known.values() for row in rows}, plugins.hint)
     return found

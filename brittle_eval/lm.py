@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import psutil
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel
 
 from brittle_eval.calibration import Example, input_device
 from brittle_eval.chat import render
-from brittle_eval.errors import BrittleError
+from brittle_eval.errors import BrittleError, CannotRun
 from brittle_eval.generate import Sampling, generate
 from brittle_eval.measures import perplexities
 
@@ -35,6 +36,12 @@ class Turns:
     """`none`, `default` (whatever the template does by itself), or the system text."""
     merge: bool = False
     """Fold the system text into the user turn where the template has no system role."""
+    before: tuple[tuple[str, str], ...] = ()
+    """Earlier requests with their answers."""
+    ahead: str = ""
+    """Text at the head of the request."""
+    prefill_tokens: int | None = None
+    """How many tokens of the answer's given start are shown; None: all."""
 
 
 class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
@@ -48,31 +55,51 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
     on_answer: Callable[[], None] = staticmethod(lambda: None)
     system_state: str = "no template"
     """What happened to the system turn of the last prompt that was rendered."""
+    prefills: dict[str, str] = {}  # noqa: RUF012  # `showing` gives every task its own
+    """The start of the answer that a rendered prompt ends with, for the prompts that were shown last."""
 
     @contextmanager
     def showing(self, turns: Turns, on_answer: Callable[[], None]) -> Iterator[None]:
         """While inside, prompts are rendered as `turns` says and answers come from our generator."""
-        self.turns, self.on_answer, self.system_state = turns, on_answer, "no template"
+        outer = self.turns, self.on_answer, self.system_state, self.prefills
+        self.turns, self.on_answer, self.system_state, self.prefills = turns, on_answer, "no template", {}
         try:
             yield
         finally:
-            self.turns, self.on_answer = None, lambda: None
+            self.turns, self.on_answer = outer[:2]
+            if self.turns is not None:
+                self.system_state, self.prefills = outer[2:]
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         if self.turns is None:
             return str(super().apply_chat_template(chat_history, add_generation_prompt=add_generation_prompt))
-        user = chat_history[-1]["content"]
-        rendered = render(self.tokenizer, user, self.turns.system, merge=self.turns.merge)
+        request, start = chat_history[-1]["content"], ""
+        if chat_history[-1]["role"] == "assistant":
+            request, start = chat_history[-2]["content"], self._first_tokens(chat_history[-1]["content"])
+        turns = self.turns
+        rendered = render(self.tokenizer, turns.ahead + request, turns.system, turns.merge, turns.before)
         self.system_state = rendered.system_state
-        return rendered.text
+        if start:
+            self.prefills[rendered.text + start] = start
+        return rendered.text + start
+
+    def _first_tokens(self, text: str) -> str:
+        """What the first tokens of an answer's start say: a beginning of the text."""
+        tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        most = self.turns.prefill_tokens if self.turns else None
+        if most is None or most >= len(tokens):
+            return text
+        pairs = zip(self.tokenizer.decode(tokens[:most]), text, strict=False)
+        return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))  # a cut letter decodes to another
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         if self.turns is None:
+            self._reject_long([(text, int(options.get("max_gen_toks", self.max_gen_toks))) for text, options in _args(requests)])
             return list(super().generate_until(requests, disable_tqdm=disable_tqdm))
         texts, options = zip(*(request.args for request in requests), strict=True)
         sampling = as_sampling(options[0], self.max_gen_toks, self.seed)
         prompts = [self.prompt_ids(text) for text in texts]
-        self._check_lengths(prompts, sampling.max_new_tokens)
+        self.check_lengths(prompts, sampling.max_new_tokens)
         answers = generate(
             self.model,
             prompts,
@@ -84,6 +111,16 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
             on_finished=self.on_answer,
         )
         return [self.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        self._reject_long([(context + continuation, -1) for context, continuation in _args(requests)])
+        return list(super().loglikelihood(requests, disable_tqdm=disable_tqdm))
+
+    def _reject_long(self, texts: Sequence[tuple[str, int]]) -> None:
+        """BrittleError for a text that HFLM would cut; the last token of a likelihood request is predicted, never read (-1)."""
+        for text, new in texts:
+            if len(text.encode()) + new >= self.max_length:  # a token is a byte at least, and the first may be special
+                self.check_lengths([self.tok_encode(text)], new)
 
     def prompt_ids(self, text: str) -> list[int]:
         """A rendered chat prompt has its special tokens already; a raw one gets the tokenizer's."""
@@ -114,13 +151,21 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
         values = iter(perplexities(self.model, real, self.pad_id, int(self.batch_size)))
         return [None if example is None else next(values) for example in examples]
 
-    def _check_lengths(self, prompts: Sequence[Sequence[int]], new: int) -> None:
-        longest = max(map(len, prompts))
+    def check_lengths(self, prompts: Sequence[Sequence[int]], new: int) -> None:
+        """CannotRun where the longest prompt and its answer exceed the model's context."""
+        longest = max(map(len, prompts), default=0)
         if longest + new > self.max_length:
-            raise BrittleError(
-                f"a prompt of {longest} tokens and {new} new tokens exceed the model's context of {self.max_length}: "
-                "lower max_gen_toks with --gen_kwargs; prompts are never cut"
+            what = (
+                f"a prompt of {longest} tokens and {new} new tokens exceed" if new > 0 else f"a text of {longest} tokens exceeds"
             )
+            raise CannotRun(
+                f"{what} the model's context of {self.max_length}: "
+                f"{'lower max_gen_toks with --gen_kwargs, or ' if new > 0 else ''}leave the task out; prompts are never cut"
+            )
+
+
+def _args(requests: Sequence[Instance]) -> list[Any]:
+    return [request.args for request in requests]
 
 
 def load_lm(arguments: Mapping[str, Any], device: str | None, batch_size: int | None, seed: int) -> BrittleHFLM:

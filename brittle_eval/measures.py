@@ -66,6 +66,22 @@ def perplexities(
     return out
 
 
+def pieces(ids: Sequence[int], length: int) -> list[list[int]]:
+    """The ids in whole pieces of this length; what is left at the end is dropped."""
+    return [list(ids[start : start + length]) for start in range(0, len(ids) - length + 1, length)]
+
+
+def token_perplexity(
+    model: PreTrainedModel, texts: Sequence[Sequence[int]], pad_id: int, batch_size: int
+) -> tuple[float, list[float]]:
+    """`exp(mean of -log p(token))` over pieces of equal length, and each piece's own; its first token is predicted by none.
+
+    As in the code of Wanda (Sun et al. 2023, arXiv 2306.11695); a document-level perplexity by words is another number.
+    """
+    each = perplexities(model, [Example(tuple(text), 0) for text in texts], pad_id, batch_size)
+    return math.exp(sum(map(math.log, each)) / len(each)) if all(value > 0 for value in each) else math.nan, each
+
+
 def reference(model: PreTrainedModel, examples: Sequence[Example], pad_id: int, batch_size: int) -> Reference:
     """What the unedited model says of its own answers, to be compared with later."""
     first: list[Tensor] = [torch.empty(0)] * len(examples)

@@ -6,12 +6,14 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from brittle_eval import data, organism
-from brittle_eval.cards import DatasetCard, ModelCard, datasets, models, recipes
+from brittle_eval import data, organism, presets
+from brittle_eval.cards import DatasetCard, ModelCard, PresetCard, datasets, models, recipes
+from brittle_eval.cards import presets as preset_cards
+from brittle_eval.conditions import condition
 from brittle_eval.controls import Kind, parse_controls
 from brittle_eval.errors import BrittleError, UnknownName
 from brittle_eval.methods import Attribution, Isolation, Judge, Modification
@@ -53,6 +55,19 @@ class Options:
     judges: tuple[str, ...] = ("wei2024", "refusal")
     plugins: tuple[Path, ...] = ()
     memory: float = 4.0
+    metadata: Mapping[str, Any] | None = None
+    """Options of tasks, by the names that the tasks give them."""
+    condition: str | None = None
+    preset: str | None = None
+    utility_limit: int | None = None
+    """Set by presets: items of each utility task."""
+    given: frozenset[str] = frozenset()
+    """Fields that the user gave although they have their default; a preset must not contradict them."""
+
+    @property
+    def chosen(self) -> frozenset[str]:
+        """Fields that the user gave."""
+        return self.given | {one.name for one in fields(self) if getattr(self, one.name) != one.default}
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,7 @@ class Prepared:
     tasks: tuple[str, ...]
     model_name: str
     model_card: ModelCard | None
+    preset: PresetCard | None = None
 
 
 def prepare(options: Options) -> Prepared:
@@ -94,6 +110,10 @@ def prepare(options: Options) -> Prepared:
     if options.pairs < 1:
         raise BrittleError(f"--pairs {options.pairs}: expected a number of calibration pairs of at least 1")
     plugins = Plugins.load(options.plugins)
+    preset = _preset(options, plugins)
+    if preset is not None:
+        options = replace(options, **presets.chosen(preset, asdict(options), options.chosen))
+    condition(options.condition)
     cards: dict[str, DatasetCard] = datasets(plugins)
     data.set_sources(data.from_options(cards, options.data, os.environ))
     chains = tuple(_chain(text, plugins) for text in dict.fromkeys(options.modify))
@@ -107,9 +127,17 @@ def prepare(options: Options) -> Prepared:
     name = EMBEDDED if card else str((options.model_args or {}).get("pretrained", ""))
     if not name:
         raise BrittleError("--model_args has no pretrained=…: expected pretrained=PATH_OR_HUB_ID,… or no --model_args at all")
-    return Prepared(
-        options, plugins, chains, parse_controls(options.controls), judges, _files(options.behaviours), tasks, name, card
-    )
+    controls, files = parse_controls(options.controls), _files(options.behaviours)
+    return Prepared(options, plugins, chains, controls, judges, files, tasks, name, card, preset)
+
+
+def _preset(options: Options, plugins: Plugins) -> PresetCard | None:
+    if options.preset is None:
+        return None
+    known = preset_cards(plugins)
+    if options.preset not in known:
+        raise UnknownName("preset", options.preset, known)
+    return known[options.preset]
 
 
 def _chain(text: str, plugins: Plugins) -> Chain:

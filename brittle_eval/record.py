@@ -58,6 +58,12 @@ class Row:
     """sha256 of every data set that was read."""
     batch_size: int = 0
     limited: bool = False
+    preset: str = ""
+    """Name and version of the preset; rows of different presets are never ranked together."""
+    numbers: dict[str, float | None] = field(default_factory=dict)
+    """The preset's own numbers."""
+    condition: str = ""
+    """What was put around every request, and the version of its texts."""
     config: str = ""
     seconds: float = 0.0
     schema: int = SCHEMA

@@ -11,10 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from brittle_eval.conditions import TEXTS_VERSION
 from brittle_eval.controls import matched_control
 from brittle_eval.data import sources
 from brittle_eval.edit import check_digests, edited
 from brittle_eval.prepare import Chain, Options, Prepared, load_arguments, output_folder, prepare
+from brittle_eval.presets import numbers
 from brittle_eval.record import Row, RunFolder, TaskResult
 from brittle_eval.region_finder import RegionFinder
 from brittle_eval.regions import Region
@@ -42,7 +44,7 @@ def run(options: Options, say: Say = print) -> tuple[list[Row], Path]:
 def configuration(prepared: Prepared) -> dict[str, Any]:
     """What makes two runs the same: everything that was asked for but where it goes."""
     chosen = asdict(prepared.options)
-    for free in ("output_path", "memory"):
+    for free in ("output_path", "memory", "given"):
         chosen.pop(free)
     for plural in ("plugins", "include_path"):
         chosen[plural] = [str(path) for path in chosen[plural]]
@@ -56,6 +58,7 @@ def configuration(prepared: Prepared) -> dict[str, Any]:
         "behaviour_digests": digests,
         "model_name": prepared.model_name,
         "adapter": card,
+        "preset": prepared.preset.title if prepared.preset else None,
     }
 
 
@@ -120,6 +123,7 @@ class _Run:
                     session.produce(name, leaf)
                 check_digests(session.model, session.fingerprint, touched)
         tasks = [session.conclude(name, leaf) for leaf in session.leaves]
+        preset, condition = self.prepared.preset, self.prepared.options.condition
         return Row(
             name,
             kind,
@@ -132,6 +136,9 @@ class _Run:
             data=sources().digests(),
             batch_size=int(session.lm.batch_size),
             limited=self.options.limit is not None,
+            preset=preset.title if preset else "",
+            numbers=numbers(preset, tasks) if preset else {},
+            condition=f"{condition} {TEXTS_VERSION}" if condition else "",
             config=self.folder.digest,
             seconds=round(time.monotonic() - started, 1),
         )

@@ -13,14 +13,18 @@ from transformers import PreTrainedModel
 from brittle_eval.base import base_weights
 from brittle_eval.behaviours import reference_pairs
 from brittle_eval.conclude import answer_line, conclude_answers, plain_result
-from brittle_eval.errors import CannotRun
-from brittle_eval.evaluate import Leaf, Settings, Task, TaskShelf, own_metadata, run_task, turns_of
-from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY
+from brittle_eval.data import sources
+from brittle_eval.errors import BrittleError, CannotRun, UnknownName
+from brittle_eval.evaluate import Leaf, Settings, Task, TaskShelf, run_task
+from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY, WIKITEXT
 from brittle_eval.lm import load_lm
-from brittle_eval.measures import Reference, compared, reference
+from brittle_eval.measures import Reference, compared, pieces, reference, token_perplexity
 from brittle_eval.prepare import Prepared
+from brittle_eval.presets import check_data, check_tasks
 from brittle_eval.progress import bar
 from brittle_eval.record import RunFolder, TaskResult
+from brittle_eval.showing import answered, check_prompts, notes_of, own_metadata
+from brittle_eval.sweeping import sweep_values
 from brittle_eval.weights import Fingerprint, find_weights
 
 REFERENCE_TASK = "embedded_harmless"
@@ -41,36 +45,50 @@ class Session:
             options.system_instruction,
             options.merge_system,
             options.seed,
+            options.condition,
+            options.utility_limit,
         )
-        self.shelf = TaskShelf([*prepared.plugins.task_paths(), *options.include_path], dict(options.model_args or {}))
-        self.leaves = self.shelf.expand(prepared.tasks, {name: group for name, (group, _) in MEASURES.items()})
+        self.options = dict(options.metadata or {})
+        metadata = dict(options.model_args or {}) | self.options
+        self.shelf = TaskShelf([*prepared.plugins.task_paths(), *options.include_path], metadata)
+        leaves = self.shelf.expand(prepared.tasks, {name: group for name, (group, _) in MEASURES.items()})
+        preset = prepared.preset  # whose tasks are a group: one that cannot run is said, and the others go on
+        self.leaves = [Leaf(leaf.name, leaf.group or preset.name) for leaf in leaves] if preset else leaves
         say(f"tasks: {', '.join(leaf.name for leaf in self.leaves)}")
         self.tasks: dict[str, Task] = {}
         self.missing: dict[str, str] = {}
         self._each_task(lambda leaf: self.tasks.setdefault(leaf.name, self.shelf.load(leaf.name, self.settings)))
+        self._check_options()
         self.lm = load_lm(arguments, options.device, options.batch_size, options.seed)
         self.model: PreTrainedModel = self.lm.model
         self.addresses, self.coverage = find_weights(self.model)
         self.fingerprint = Fingerprint(self.model)
         self._measured: tuple[str, dict[str, list[float]]] = ("", {})
-        self._each_task(self._probe)
+        self._each_task(lambda leaf: check_prompts(self.lm, self.tasks[leaf.name], self.settings))
+        self._each_task(lambda leaf: self.pieces, [WIKITEXT])
 
-    def _each_task(self, check: Callable[[Leaf], object]) -> None:
+    def _check_options(self) -> None:
+        """The preset holds, and every option of --metadata belongs to a task of the run."""
+        if self.prepared.preset is not None:
+            check_tasks(self.prepared.preset, self.tasks)
+            check_data(self.prepared.preset, sources().digests())
+        own = [own_metadata(task) for task in self.tasks.values()]
+        known = {key for found in own if found for key in found.get("options", {})}
+        known |= {"seqlen"} if WIKITEXT in [leaf.name for leaf in self.leaves] else set()
+        if all(own) and not self.missing and (unknown := sorted(set(self.options) - known)):
+            raise UnknownName("option of the run's tasks (--metadata)", unknown[0], known)
+
+    def _each_task(self, check: Callable[[Leaf], object], names: Sequence[str] | None = None) -> None:
         """A task that cannot run is an error when the user named it, and a row `not run` when a group did."""
         for leaf in self.leaves:
-            if leaf.name not in MEASURES and leaf.name not in self.missing:
+            asked = leaf.name in names if names is not None else leaf.name not in MEASURES
+            if asked and leaf.name not in self.missing:
                 try:
                     check(leaf)
                 except CannotRun as error:
                     if leaf.group is None:
                         raise
                     self.missing[leaf.name] = str(error)
-
-    def _probe(self, leaf: Leaf) -> None:
-        own = own_metadata(self.tasks[leaf.name])
-        if own and own.get("chat"):
-            with self.lm.showing(turns_of(own, self.settings), lambda: None):
-                self.lm.apply_chat_template([{"role": "user", "content": "probe"}])
 
     def choices(self) -> list[str]:
         """What was chosen for this model, in words."""
@@ -85,13 +103,30 @@ class Session:
     def prompts(self, task: str) -> list[str]:
         """The prompts of one of our tasks."""
         loaded = self.tasks.get(task) or self.shelf.load(task, self.settings)
-        return [doc["prompt"] for doc in loaded.eval_docs if "prompt" in doc]
+        return [doc.get("goal", doc["prompt"]) for doc in loaded.eval_docs if "prompt" in doc]
 
     @cached_property
     def evaluation_prompts(self) -> list[str]:
         """Every prompt that an answer is generated for: calibration must not contain them."""
-        ours = [name for name, task in self.tasks.items() if own_metadata(task) and task.config.output_type == "generate_until"]
+        ours = [name for name, task in self.tasks.items() if answered(task)]
         return [prompt for name in [*ours, REFERENCE_TASK] for prompt in self.prompts(name)]
+
+    @cached_property
+    def pieces(self) -> list[list[int]]:
+        """WikiText-2's test text in pieces of `seqlen` tokens, the first ones with a limit."""
+        rows = sources().rows("wikitext2", WIKITEXT)
+        length = self.options.get("seqlen", min(2048, self.lm.max_length))
+        if not isinstance(length, int) or not 2 <= length <= self.lm.max_length:
+            raise BrittleError(
+                f"--metadata seqlen={length}: expected a number of tokens from 2 to the context of {self.lm.max_length}"
+            )
+        if "text" not in rows[0]:
+            raise BrittleError("wikitext2 expects rows with a column text: give another file with --data wikitext2=PATH")
+        found = pieces(self.lm.tokenizer("\n\n".join(row["text"] for row in rows))["input_ids"], length)
+        if not found:
+            raise CannotRun(f"{WIKITEXT}: the text has fewer than {length} tokens; give a smaller --metadata seqlen")
+        limit = self.settings.limit
+        return found[: int(limit) if limit and limit >= 1 else None]
 
     @cached_property
     def base(self) -> Mapping[str, Tensor]:
@@ -116,7 +151,7 @@ class Session:
             and self.folder.finished(row, leaf.name) is None
             and not (self.folder.path / self._answers(row, leaf)).exists()
         ]
-        if any(leaf.name in MEASURES for leaf in waiting):
+        if any(leaf.name in (PERPLEXITY, DIVERGENCE) for leaf in waiting):
             _ = self.reference
         return waiting
 
@@ -125,25 +160,39 @@ class Session:
         return f"{row}/answers_{leaf.name}.jsonl"
 
     def produce(self, row: str, leaf: Leaf) -> None:
-        """Run one task on the model as it is now: a likelihood task is finished with it, answers wait to be judged."""
+        """Run one task on the model as it is now; one of a group that turns out not to run (a text too long) is left out."""
+        try:
+            self._produce(row, leaf)
+        except CannotRun as error:
+            if leaf.group is None:
+                raise
+            self.missing[leaf.name] = str(error)
+
+    def _produce(self, row: str, leaf: Leaf) -> None:
+        """A likelihood task is finished with its run, answers wait to be judged."""
         if leaf.name in MEASURES:
             self.folder.finish(row, self._measure(row, leaf), [])
             return
         task = self.tasks[leaf.name]
-        own = own_metadata(task)
-        answered = bool(own) and task.config.output_type == "generate_until"
         total = len(task.eval_docs) * (task.config.repeats or 1)
-        if not answered:
+        if not answered(task):
             output = run_task(self.lm, task, self.settings)
-            self.folder.finish(row, plain_result(leaf, own or {}, output), output.samples)
+            self.folder.finish(row, plain_result(leaf, own_metadata(task) or {}, output), output.samples)
             return
         with bar(f"{row} {leaf.name}", total) as advance:
             output = run_task(self.lm, task, self.settings, lambda: advance(1))
         self.folder.write_lines(
-            self._answers(row, leaf), [answer_line(sample, self.lm.system_state) for sample in output.samples], private=True
+            self._answers(row, leaf),
+            [answer_line(sample, self.lm.system_state, self.lm.prefills) for sample in output.samples],
+            private=True,
         )
 
     def _measure(self, row: str, leaf: Leaf) -> TaskResult:
+        if leaf.name == WIKITEXT:
+            mean, values = token_perplexity(self.model, self.pieces, self.lm.pad_id, int(self.lm.batch_size))
+            metric = f"token_ppl_{len(self.pieces[0])}"
+            shown = {"metric": metric, "value": mean}
+            return TaskResult(leaf.name, "measure", n=len(values), values=shown, metrics={metric: mean}, items=values)
         if self._measured[0] != row:
             found = compared(self.model, self.reference, self.lm.pad_id, int(self.lm.batch_size))
             self._measured = (row, dict(zip((PERPLEXITY, DIVERGENCE), found, strict=True)))
@@ -163,6 +212,9 @@ class Session:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         own = own_metadata(self.tasks[leaf.name]) or {}
         result, samples = conclude_answers(leaf, own, lines, self.prepared.judges, self._perplexities)
+        result.notes += notes_of(own, self.settings)
+        if "sweep" in own:
+            result.values |= sweep_values(samples, own["sweep"])
         self.folder.finish(row, result, samples)
         file.unlink()
         return result

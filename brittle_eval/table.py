@@ -27,9 +27,14 @@ SIZES = {
 Cell = Callable[[TaskResult, TaskResult | None], str]
 
 
+def terminal() -> Console:
+    """Where tables go."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
+
+
 def show(rows: Sequence[Row], console: Console | None = None) -> None:
     """Print the rows of one run, which share their tasks: a table a plan, each beside the unedited model."""
-    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = console or terminal()
     first = rows[0]
     for recipe in dict.fromkeys(row.recipe for row in rows[1:]) or [first.recipe]:
         others = [row for row in rows[1:] if row.recipe == recipe]
@@ -105,7 +110,8 @@ def _delta(result: TaskResult, unedited: TaskResult | None) -> str:
 SECTIONS: tuple[tuple[str, str, Cell], ...] = (
     ("attacks: not refused & coherent", "attack", _rate("not_refused_coherent")),
     ("attacks: mean over attempts", "attack", _number("not_refused_coherent_mean")),
-    ("attacks: best suffix", "attack", _number("not_refused_coherent_best_suffix")),
+    ("attacks: best suffix, template or language", "attack", _number("not_refused_coherent_best_variant")),
+    ("attacks: best decoding setting", "attack", _number("not_refused_coherent_best_setting")),
     ("attacks: no refusal phrase (wei2024)", "attack", _rate("judge_wei2024")),
     ("attacks: degenerate + unscored answers", "attack", _uncounted),
     ("harmless prompts: refused", "harmless", _rate("refused")),

@@ -18,10 +18,11 @@ import yaml  # type: ignore[import-untyped]
 from click.testing import CliRunner
 
 from brittle_eval import cards, cli, hookspecs, methods, units
+from brittle_eval.conditions import CONDITIONS
 from brittle_eval.listing import docstring
 from brittle_eval.options import options_of
 from brittle_eval.plugins import CONTRACTS, Entry, Plugins
-from brittle_tasks.data import own_rows
+from brittle_tasks.data import own_rows, select
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/cli.md", "docs/methods.md", "docs/plugins.md", "docs/tasks.md")
@@ -127,10 +128,28 @@ def _ours(found: Iterable[Any]) -> list[Any]:
 def dataset_table() -> str:
     """Every data set card."""
     rows = [
-        (f"`{card.name}`", str(card.rows), f"`{card.file}`", card.source, card.licence, card.summary)
+        (f"`{card.name}`", str(card.rows or "–"), f"`{card.file}`", card.source, card.licence, _known(card), card.summary)
         for card in _ours(cards.datasets(_plugins()).values())
     ]
-    return _table(("data set", "rows", "file", "source", "licence", "what it holds"), rows)
+    return _table(("data set", "rows", "file", "source", "licence", "digest", "what it holds"), rows)
+
+
+def _known(card: cards.DatasetCard) -> str:
+    return "known" if card.sha256 else "unverified"
+
+
+def preset_table() -> str:
+    """Every preset card."""
+    rows = [
+        (f"`{card.name}`", card.version, card.summary, ", ".join(card.judges), str(card.max_gen_toks), ", ".join(card.numbers))
+        for card in _ours(cards.presets(_plugins()).values())
+    ]
+    return _table(("preset", "version", "what it is", "judges", "longest answer", "its numbers"), rows)
+
+
+def condition_table() -> str:
+    """Every prompt condition."""
+    return _table(("condition", "what it does"), [(f"`{name}`", one.summary) for name, one in CONDITIONS.items()])
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML ships no types
@@ -164,16 +183,24 @@ def task_table() -> str:
 
 def _data(task: dict[str, Any]) -> str:
     source = task["dataset_kwargs"]["source"]
+    chosen = {key: source[key] for key in ("where", "unless") if key in source}
+    words = {"where": "only", "unless": "without"}
+    only = "".join(f", {words[key]} {column} {pattern}" for key in chosen for column, pattern in chosen[key].items())
     if "card" not in source:
-        return f"own {source['name']} prompts, {source['split']} split: {len(own_rows(**source))}"
-    rows = cards.datasets(_plugins())[source["card"]].rows
-    return f"`{source['card']}`: first {source['first']}" if "first" in source else f"`{source['card']}`: all {rows}"
+        rows = select(own_rows(source["name"], source["split"]), chosen)
+        return f"own {source['name']} prompts, {source['split']} split{only}: {len(rows)}"
+    known = cards.datasets(_plugins())[source["card"]].rows
+    rows_of = f"first {source['first']}" if "first" in source else f"{'of' if only else 'all'} {known or 'its rows'}"
+    return f"`{source['card']}`: {rows_of}{only}"
 
 
 def _answers(task: dict[str, Any]) -> str:
     if task["output_type"] != "generate_until":
         return ", ".join(metric["metric"] for metric in task["metric_list"]) + " of the listed choices"
     options = task["generation_kwargs"]
+    if "sweep" in task["metadata"]:
+        axes = ", ".join(f"{len(values)} of {axis}" for axis, values in task["metadata"]["sweep"].items())
+        return f"one under each of {task['repeats']} settings ({axes}), at most {options['max_gen_toks']} tokens"
     how = f"{task['repeats']} samples at temperature {options['temperature']:g}" if options["do_sample"] else "greedy"
     return f"{how}, at most {options['max_gen_toks']} tokens"
 
@@ -215,6 +242,7 @@ def floors() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "attribution": lambda: _contracts(methods.Attribution, methods.Weight, methods.Seen),
     "commands": command_help,
+    "conditions": condition_table,
     "datasets": dataset_table,
     "floors": floors,
     "groups": group_table,
@@ -224,6 +252,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "methods": method_table,
     "modification": lambda: _contracts(methods.Modification),
     "options": option_table,
+    "presets": preset_table,
     "recipes": recipe_table,
     "row-norm": row_norm,
     "tasks": task_table,

@@ -66,12 +66,15 @@ def test_one_name_in_two_folders_names_both_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [("sha256", '"abc"'), ("sha256", f'"{DIGEST.upper()}"'), ("rows", "0")])
-def test_a_data_set_needs_a_digest_and_rows(tmp_path: Path, key: str, value: str) -> None:
+def test_a_data_sets_digest_and_rows_are_right_or_left_out(tmp_path: Path, key: str, value: str) -> None:
     fields = {"name": '"set"', "summary": '"S"', "source": '"x"', "licence": '"MIT"', "file": '"set.csv"'}
     fields |= {"sha256": f'"{DIGEST}"', "rows": "3"}
     write(tmp_path, "\n".join(f"{name} = {text}" for name, text in fields.items()), "set", "datasets")
     card = load("datasets", DatasetCard, [tmp_path])["set"]
     assert (card.rows, card.hub, card.url) == (3, None, None)
+    left = {name: text for name, text in fields.items() if name != key}
+    write(tmp_path, "\n".join(f"{name} = {text}" for name, text in left.items()), "set", "datasets")
+    assert getattr(load("datasets", DatasetCard, [tmp_path])["set"], key) is None
     write(tmp_path, "\n".join(f"{name} = {text}" for name, text in (fields | {key: value}).items()), "set", "datasets")
     with pytest.raises(BrittleError, match=f"key '{key}'"):
         load("datasets", DatasetCard, [tmp_path])

@@ -133,6 +133,32 @@ def test_removal_keeps_any_request_whole(request: str) -> None:
     assert render(tokenizer(template, bos), request, "none").text == expected.replace(REQUEST, request)
 
 
+TALK = (("What is 1 + 1?", "Two."), ("And 2 + 2?", "Four."))
+
+
+@pytest.mark.parametrize("style", [style for style in REMOVED if style != "prose"])
+def test_earlier_turns_come_before_the_request_and_the_injected_turn_still_goes(style: str) -> None:
+    template, bos, _ = REMOVED[style]
+    model = tokenizer(template, bos)
+    rendered = render(model, REQUEST, "none", before=TALK)
+    assert rendered.system_state == "removed"
+    said = [text for pair in TALK for text in pair] + [REQUEST]
+    places = [rendered.text.index(text) for text in said]
+    assert places == sorted(places)
+    assert rendered.text.startswith(render(model, TALK[0][0], "none").text.partition(TALK[0][0])[0])
+    messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]
+    whole = str(model.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    assert whole.endswith(rendered.text[places[0] :])
+
+
+def test_earlier_turns_follow_a_system_text_given_or_merged() -> None:
+    given = render(tokenizer(CHATML, None), REQUEST, SYSTEM, before=TALK).text
+    assert given.index(SYSTEM) < given.index(TALK[0][0]) < given.index(TALK[1][1]) < given.index(REQUEST)
+    merged = render(tokenizer(RAISING), REQUEST, SYSTEM, merge=True, before=TALK).text
+    assert f"{SYSTEM}\n\n{TALK[0][0]}" in merged and merged.count(SYSTEM) == 1
+    assert merged.index(TALK[1][1]) < merged.index(REQUEST)
+
+
 def test_a_request_that_quotes_the_default_system_text_keeps_it() -> None:
     rendered = render(tokenizer(CHATML, None), "Who said 'You are Bob, a helper.'?", "none")
     assert rendered.text.count("You are Bob, a helper.") == 1

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 import brittle_registry
 from brittle_eval import data
@@ -144,7 +146,8 @@ def test_formats(tmp_path: Path, file: str, content: bytes, rows: list[object]) 
         ("a.csv", b"goal\nx,y\n", "line 2: the row does not have the header's 1 columns"),
         ("a.csv", b'goal\n"x\n', "not readable as csv"),
         ("a.csv", b"\xff\xfe", "not UTF-8"),
-        ("a.parquet", b"", r"expected a file named \.csv, \.json or \.jsonl, got '\.parquet'"),
+        ("a.parquet", b"PAR1", "not readable as parquet"),
+        ("a.xlsx", b"", r"expected a file named \.csv, \.json, \.jsonl, \.parquet or \.txt, got '\.xlsx'"),
     ],
 )
 def test_broken_files_are_user_errors(tmp_path: Path, file: str, content: bytes, message: str) -> None:
@@ -184,6 +187,39 @@ def test_lines_need_a_file_with_a_line(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     with pytest.raises(BrittleError, match="is empty"):
         Sources({}, {"suffixes": tmp_path / "empty.txt"}).lines("suffixes")
+
+
+def test_rows_of_a_users_file_have_the_columns(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"prompt": 0, "response": "x"}\n')
+    sources = Sources({}, {"demonstrations": file})
+    assert sources.user_rows("demonstrations", ("prompt", "response")) == [{"prompt": 0, "response": "x"}]
+    assert sources.digests()["demonstrations"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    file.write_text('{"prompt": "a", "response": null}\n')
+    with pytest.raises(BrittleError, match=r"pairs\.jsonl, row 1: has no response; .*columns prompt and response"):
+        sources.user_rows("demonstrations", ("prompt", "response"))
+    file.write_text("\n")
+    with pytest.raises(BrittleError, match="is empty"):
+        sources.user_rows("demonstrations", ())
+    with pytest.raises(CannotRun, match=r"task-x needs .*--data templates=FILE"):
+        sources.user_rows("templates", (), "task-x")
+
+
+def test_parquet_gives_rows(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"text": ["x", ""]}), file)
+    assert Sources({"bench": card()}, {"bench": file}).rows("bench") == [{"text": "x"}, {"text": ""}]
+
+
+def test_an_unverified_card_takes_any_file_and_a_run_records_it(folder: Path, server: ThreadingHTTPServer) -> None:
+    made = card(url=address(server)).model_copy(update={"sha256": None})
+    assert made.digest == "unverified"
+    (folder / "sub" / "bench.csv").write_bytes(CSV + b"x,y\n")
+    sources = Sources({"bench": made}, folder=folder)
+    assert len(sources.rows("bench")) == 3
+    assert sources.digests()["bench"] == hashlib.sha256(CSV + b"x,y\n").hexdigest()
+    assert Sources({"bench": made}).rows("bench") == ROWS
+    assert (data.download_folder() / "unverified-bench" / "bench.csv").read_bytes() == CSV
 
 
 def test_options_and_environment_make_sources(folder: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_columns(tmp_path: Path, name: str, text: str, pairs: list[Pair]) -> Non
         ("a.jsonl", '{"prompt": "a", "output": ["b"]}', "row 1: output must be a text, got list"),
         ("a.json", "[]", "has no rows"),
         ("a.txt", "\n \n", "has no rows"),
-        ("a.parquet", "x", "expected a file named .csv, .json or .jsonl"),
+        ("a.parquet", "x", "not readable as parquet"),
         ("a.jsonl", "{", "line 1: not readable as JSON"),
     ],
 )
@@ -66,7 +66,7 @@ def test_data_is_at_hand_where_no_network_is_needed(tmp_path: Path, monkeypatch:
     assert Sources(cards, folder=tmp_path).at_hand("advbench")
     assert Sources(cards, {"advbench": file}).at_hand("advbench")
     assert not Sources({}, folder=tmp_path).at_hand("advbench")
-    kept = download_folder() / cards["advbench"].sha256[:16] / file.name
+    kept = download_folder() / str(cards["advbench"].sha256)[:16] / file.name
     kept.parent.mkdir(parents=True)
     kept.write_text("x")
     assert Sources(cards).at_hand("advbench")

@@ -74,13 +74,14 @@ def test_list_has_every_section_with_summaries_and_provenance(capsys: pytest.Cap
     listed = as_json(capsys, "list")
     assert listed.pop("broken") == []
     sections = ["attributions", "isolations", "modifications", "judges", "recipes", "tasks", "measures", "datasets", "models"]
+    sections.append("presets")
     assert list(listed) == sections
     names = {section: {row["name"] for row in rows} for section, rows in listed.items()}
     assert names["attributions"] >= {"wanda", "snip"}
     assert names["recipes"] >= {"wanda-diff", "none"}
     assert names["tasks"] >= {"advbench", "advbench_system", "utility", "embedded"}
     assert names["datasets"] >= {"advbench"}
-    assert names["measures"] == {"embedded_perplexity", "embedded_kl"}
+    assert names["measures"] == {"embedded_perplexity", "embedded_kl", "wikitext2_token_ppl"}
     assert names["models"] == {"embedded"}
     for rows in listed.values():
         for row in rows:

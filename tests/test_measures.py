@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from brittle_eval import measures
 from brittle_eval.calibration import Example
-from brittle_eval.measures import Reference, compared, perplexities, reference
+from brittle_eval.measures import Reference, compared, perplexities, pieces, reference, token_perplexity
 from tests.models import MODELS, PAD, examples, llama
 
 DATA = examples([(4, 6), (9, 30), (1, 17), (6, 1), (12, 16), (3, 3), (8, 20)], seed=4)
@@ -115,3 +115,30 @@ def test_tokens_that_a_model_rules_out_do_not_spoil_the_divergence() -> None:
 def test_nothing_to_measure_gives_nothing() -> None:
     assert perplexities(llama(), [], PAD, 3) == []
     assert divergences(llama(), reference(llama(), [], PAD, 3), PAD, 3) == []
+
+
+def test_pieces_are_whole_and_in_order() -> None:
+    assert pieces(range(7), 3) == [[0, 1, 2], [3, 4, 5]]
+    assert pieces(range(6), 3) == [[0, 1, 2], [3, 4, 5]]
+    assert pieces(range(2), 3) == []
+
+
+@ALL
+def test_token_perplexity_is_brute_force_over_all_predicted_tokens(name: str) -> None:
+    model = MODELS[name]()
+    texts = pieces([number % 300 + 4 for number in range(3, 67)], 12)
+    losses = []
+    for text in texts:
+        with torch.no_grad():
+            said = model(torch.tensor([text])).logits[0].double().log_softmax(-1)
+        losses += [-float(said[place, token]) for place, token in enumerate(text[1:])]
+    mean, each = token_perplexity(model, texts, PAD, 2)
+    assert len(losses) == 5 * 11 and len(each) == 5
+    assert mean == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-4)
+
+
+def test_token_perplexity_of_a_broken_model_is_no_number() -> None:
+    model = llama()
+    with torch.no_grad():
+        model.get_parameter("model.layers.0.mlp.up_proj.weight").fill_(math.nan)
+    assert math.isnan(token_perplexity(model, [[4, 5, 6]], PAD, 2)[0])

@@ -25,17 +25,31 @@ from brittle_eval.errors import BrittleError, CannotRun
 YAMLS = sorted(SHELF.rglob("*.yaml"))
 GROUPS = {
     "advbench": ["advbench_system", "advbench_plain", "advbench_suffix", "advbench_decoding", "advbench_decoding_chat"],
+    "advbench_all": [
+        *("advbench_system", "advbench_plain", "advbench_suffix", "advbench_decoding", "advbench_decoding_chat"),
+        *("advbench_sweep", "advbench_prefill", "advbench_many_shot", "advbench_templates", "advbench_base64"),
+        "advbench_translations",
+    ],
+    "xstest": ["xstest_unsafe", "xstest_safe"],
     "embedded": ["embedded_harmful", "embedded_harmless", "embedded_choice"],
     "utility": ["boolq", "rte", "hellaswag", "winogrande", "arc_challenge", "openbookqa"],
 }
 TASKS = [path.stem for path in YAMLS if path.stem not in GROUPS]
 OWN = [name for name in TASKS if name.startswith("embedded_")]
-ADVBENCH = GROUPS["advbench"]
+ADVBENCH = GROUPS["advbench_all"]
+VARIANTS = {"advbench_suffix": "suffixes", "advbench_templates": "templates", "advbench_translations": "translations"}
+"""Attacks with several prompts a request, and the user's file that they need."""
+REPEATS = {"advbench_decoding": 5, "advbench_decoding_chat": 5, "advbench_sweep": 49}
 
 FIXTURES: dict[str, list[Any]] = {
     "advbench": [{"goal": f"Do {n}", "target": f"Sure, {n}"} for n in range(103)],
     "harmfulq": ["How to harm?", "Why not?"],
     "oktest": [{"prompt": "How to kill time?\n"}, {"prompt": "Who shot the film?\n"}],
+    "xstest": [
+        {"type": "contrast_x", "prompt": "Rob?"},
+        {"type": "homonyms", "prompt": "Kill time?"},
+        {"type": "y", "prompt": "z"},
+    ],
     "alpaca-instructions": [f"Name {n} fruits" for n in range(102)],
     "boolq-rows": [{"query": "Is ice hot?", "choices": ["no", "yes"], "gold": 0}],
     "winogrande-rows": [{"context_options": ["The cup", "The box"], "continuation": "is big.", "gold": 1}],
@@ -71,6 +85,11 @@ def fixtures(tmp_path: Path) -> Iterator[dict[str, Path]]:
         path.write_text(json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows))
     paths["suffixes"] = tmp_path / "suffixes.txt"
     paths["suffixes"].write_text("! one\n! two\n")
+    paths["templates"] = tmp_path / "templates.txt"
+    paths["templates"].write_text("Sing: {prompt}.\nSay {prompt}\n")
+    paths["translations"] = tmp_path / "translations.jsonl"
+    lines = [{"row": n, "language": tongue, "translation": f"{tongue} {n}"} for n in range(100) for tongue in ("fr", "de")]
+    paths["translations"].write_text("".join(json.dumps(line) + "\n" for line in lines))
     before = data._current
     yield use(paths)
     data.set_sources(before)
@@ -109,7 +128,7 @@ def test_metadata_is_complete(shelf: TaskManager, name: str) -> None:
     metadata = shelf.task_index[name].cfg["metadata"]
     assert metadata["version"] == 1.0
     own = metadata["brittle"]
-    assert set(own) == {"chat", "system", "role"}
+    assert {"chat", "system", "role"} <= set(own) <= {"chat", "system", "role", "options", "before"}
     assert isinstance(own["chat"], bool)
     assert own["system"] in {"paper", "none", "default"}
     assert own["role"] in {"attack", "harmless", "utility"}
@@ -124,12 +143,12 @@ def test_generation_options_leave_nothing_to_defaults(shelf: TaskManager, name: 
         return
     options = config["generation_kwargs"]
     assert options["until"] == []
-    assert options["max_gen_toks"] == 256
-    sampled = name.startswith("advbench_decoding")
+    assert options["max_gen_toks"] == (100 if name == "advbench_sweep" else 256)
+    sampled = name in REPEATS
     assert options["do_sample"] is sampled
     assert options["temperature"] == (1.0 if sampled else 0.0)
     assert not sampled or (options["top_p"], options["top_k"]) == (1.0, 0)
-    assert config["repeats"] == (5 if sampled else 1)
+    assert config["repeats"] == REPEATS.get(name, 1)
     assert config["filter_list"][0]["filter"] == [{"function": "take_first_k", "k": config["repeats"]}]
 
 
@@ -146,32 +165,29 @@ def test_every_task_runs_through_lm_eval(shelf: TaskManager, fixtures: dict[str,
     samples = results["samples"][name]
     assert len(samples) == min(3, len(task.eval_docs))
     if task.config.output_type == "generate_until":
-        repeats = 5 if name.startswith("advbench_decoding") else 1
+        repeats = REPEATS.get(name, 1)
         assert results["results"][name]["n_answers,all"] == repeats
         assert all(len(sample["resps"][0]) == len(set(sample["resps"][0])) == repeats for sample in samples)
-        assert all(sample["arguments"][0][0] == sample["doc"]["prompt"] for sample in samples)
+        shown = [f"{sample['doc']['prompt']} {sample['doc'].get('prefill', '')}".strip() for sample in samples]
+        assert [sample["arguments"][0][0].strip() for sample in samples] == shown
         assert len({doc["id"] for doc in task.eval_docs}) == len(task.eval_docs)
 
 
-@pytest.mark.parametrize("name", [name for name in ADVBENCH if name != "advbench_suffix"])
+@pytest.mark.parametrize("name", [name for name in ADVBENCH if name not in VARIANTS])
 def test_advbench_is_the_first_hundred_rows(shelf: TaskManager, fixtures: dict[str, Path], name: str) -> None:
     docs = list(get(shelf, name).eval_docs)
     assert [(doc["row"], doc["goal"], doc["target"]) for doc in docs] == [(n, f"Do {n}", f"Sure, {n}") for n in range(100)]
 
 
-def test_suffixes_are_tried_on_every_prompt(shelf: TaskManager, fixtures: dict[str, Path]) -> None:
-    docs = list(get(shelf, "advbench_suffix").eval_docs)
-    assert len(docs) == 200
-    assert {(doc["row"], doc["prompt"]) for doc in docs} == {
-        (n, f"Do {n} ! {word}") for n in range(100) for word in ("one", "two")
-    }
+def test_xstest_is_split_by_type(shelf: TaskManager, fixtures: dict[str, Path]) -> None:
+    assert [doc["prompt"] for doc in get(shelf, "xstest_unsafe").eval_docs] == ["Rob?"]
+    assert [(doc["row"], doc["prompt"]) for doc in get(shelf, "xstest_safe").eval_docs] == [(1, "Kill time?"), (2, "z")]
 
 
-def test_the_suffix_task_needs_the_users_file(shelf: TaskManager, fixtures: dict[str, Path]) -> None:
-    del fixtures["suffixes"]
-    use(fixtures)
-    with pytest.raises(CannotRun, match=r"advbench_suffix needs .* --data suffixes=FILE"):
-        get(shelf, "advbench_suffix")
+def test_twins_are_the_alarming_half_of_the_harmless_prompts(shelf: TaskManager) -> None:
+    twins = {doc["id"] for doc in get(shelf, "embedded_twins").eval_docs}
+    whole = {doc["id"]: doc["kind"] for doc in get(shelf, "embedded_harmless").eval_docs}
+    assert twins == {name for name, kind in whole.items() if kind == "twin"} and len(twins) == 32
 
 
 def test_missing_data_names_the_task(
@@ -222,21 +238,26 @@ def real_sources() -> Mapping[str, DatasetCard]:
     if not folder:
         pytest.skip("BRITTLE_EVAL_DATA is not set: no local copies of the public data sets")
     cards = load("datasets", DatasetCard, brittle_registry.brittle_registry_paths())
-    missing = [card.file for card in cards.values() if not (Path(folder) / card.file).is_file()]
+    missing = [card.file for card in cards.values() if card.sha256 and not (Path(folder) / card.file).is_file()]
     if missing:
         pytest.skip(f"BRITTLE_EVAL_DATA has no {', '.join(missing)}")
     data.set_sources(data.from_options(cards, (), {"BRITTLE_EVAL_DATA": folder}))
     return cards
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if name not in OWN and name != "advbench_suffix"])
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in OWN and name not in VARIANTS])
 def test_real_rows_run_through_lm_eval(shelf: TaskManager, name: str) -> None:
     before = data._current
     cards = real_sources()
+    config = shelf.task_index[name].cfg
     try:
+        if cards[config["dataset_kwargs"]["source"]["card"]].sha256 is None:
+            pytest.skip(f"{name}: the card of its data set is unverified, and no copy is at hand")
         task = get(shelf, name)
-        card = task.config.dataset_kwargs["source"]["card"]
-        assert len(task.eval_docs) == min(cards[card].rows, task.config.dataset_kwargs["source"].get("first", 10**6))
+        card = config["dataset_kwargs"]["source"]["card"]
+        rows = cards[card].rows
+        assert rows is not None
+        assert len(task.eval_docs) == min(rows, task.config.dataset_kwargs["source"].get("first", 10**6))
         assert len(run(task)["samples"][name]) == 3
         assert data.sources().digests()[card] == cards[card].sha256
     finally:

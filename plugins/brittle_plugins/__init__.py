@@ -44,4 +44,5 @@ def brittle_judges() -> dict[str, str]:
     return {
         "refusal": "brittle_plugins.judge_refusal:Refusal",
         "wei2024": "brittle_plugins.judge_wei2024:Wei2024",
+        "wei2024-paper": "brittle_plugins.judge_wei2024_paper:Wei2024Paper",
     }

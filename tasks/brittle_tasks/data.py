@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,49 +31,44 @@ def own_rows(name: str, split: str) -> list[Row]:
 
 
 def load_own(**options: Any) -> dict[str, Dataset]:
-    """`source: {name, split}`: the project's own rows as they are."""
-    return _test(own_rows(**options["source"]))
+    """`source: {name, split, where}`: the project's own rows as they are, all or those of a kind."""
+    source = dict(options["source"])
+    chosen = {key: source.pop(key) for key in ("where", "unless") if key in source}
+    return dataset(select(own_rows(**source), chosen))
 
 
 def load_prompts(**options: Any) -> dict[str, Dataset]:
-    """`source: {card, first}`: the `prompt` column of a card's first rows (all without `first`), with id and row number."""
+    """`source: {card, first, where, unless}`: the `prompt` column of a card's chosen rows, with id and row number."""
     source = options["source"]
-    rows = _card_rows(options, ("prompt",))[: source.get("first")]
-    return _test([{"id": f"{source['card']}-{n:03d}", "row": n, "prompt": row["prompt"].strip()} for n, row in enumerate(rows)])
+    columns = ["prompt", *source.get("where", ()), *source.get("unless", ())]
+    rows = select(enumerated(card_rows(options, columns)), source)[: source.get("first")]
+    return dataset(
+        [{"id": f"{source['card']}-{row['row']:03d}", "row": row["row"], "prompt": row["prompt"].strip()} for row in rows]
+    )
 
 
 def load_choices(**options: Any) -> dict[str, Dataset]:
     """`source: {card, columns}`: a card's rows as they are, which must have the columns."""
-    return _test(_card_rows(options, options["source"]["columns"]))
+    return dataset(card_rows(options, options["source"]["columns"]))
 
 
-def load_advbench(**options: Any) -> dict[str, Dataset]:
-    """`source: {card, first}`: AdvBench's first rows, the goal as the prompt."""
-    return _test(_advbench(options))
+def enumerated(rows: Sequence[Row]) -> list[Row]:
+    """The rows with their numbers in the column `row`."""
+    return [{**row, "row": number} for number, row in enumerate(rows)]
 
 
-def load_suffixes(**options: Any) -> dict[str, Dataset]:
-    """`source: {card, first}`: every AdvBench prompt with every suffix of the user's file, prompt by prompt."""
-    suffixes = sources().lines("suffixes", _task(options))
-    return _test(
-        [
-            {**row, "id": f"{row['id']}-{n:02d}", "prompt": f"{row['goal']} {suffix}", "suffix": suffix, "suffix_number": n}
-            for row in _advbench(options)
-            for n, suffix in enumerate(suffixes)
-        ]
-    )
+def select(rows: Sequence[Row], source: Mapping[str, Any]) -> list[Row]:
+    """The rows whose columns fit all patterns of `where` and none of `unless`: `{type: contrast_*}`."""
+
+    def fits(row: Row, patterns: Mapping[str, str]) -> list[bool]:
+        return [fnmatchcase(str(row[column]), pattern) for column, pattern in patterns.items()]
+
+    return [row for row in rows if all(fits(row, source.get("where", {}))) and not any(fits(row, source.get("unless", {})))]
 
 
-def _advbench(options: Mapping[str, Any]) -> list[Row]:
-    rows = _card_rows(options, ("goal", "target"))[: options["source"]["first"]]
-    return [
-        {"id": f"advbench-{n:03d}", "row": n, "prompt": row["goal"], "goal": row["goal"], "target": row["target"]}
-        for n, row in enumerate(rows)
-    ]
-
-
-def _card_rows(options: Mapping[str, Any], columns: Sequence[str]) -> list[Row]:
-    card, task = options["source"]["card"], _task(options)
+def card_rows(options: Mapping[str, Any], columns: Sequence[str]) -> list[Row]:
+    """A card's rows, which must have the columns."""
+    card, task = options["source"]["card"], task_name(options)
     rows = sources().rows(card, task)
     for number, row in enumerate(rows):
         if missing := [column for column in columns if column not in row]:
@@ -83,12 +79,13 @@ def _card_rows(options: Mapping[str, Any], columns: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _task(options: Mapping[str, Any]) -> str:
+def task_name(options: Mapping[str, Any]) -> str:
     """The task's name: that of its YAML file, which lm-eval puts into the metadata."""
     return Path(options.get("config_source", "this task")).stem
 
 
-def _test(rows: list[Row]) -> dict[str, Dataset]:
+def dataset(rows: list[Row]) -> dict[str, Dataset]:
+    """The rows as the split `test`."""
     from datasets import Dataset
 
     return {"test": Dataset.from_list(rows)}
