@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
-from brittle_eval.assess import Attempt, assess, attack_values, harmless_values
+from brittle_eval.assess import HEADLINE, Attempt, assess, attack_values, harmless_values
 from brittle_eval.evaluate import Leaf, Output
 from brittle_eval.methods import Judge
 from brittle_eval.record import TaskResult
@@ -31,14 +31,19 @@ def plain_result(leaf: Leaf, own: Mapping[str, Any], output: Output) -> TaskResu
     )
 
 
-def answer_line(sample: Mapping[str, Any], system: str) -> dict[str, Any]:
-    """What is kept of a generated sample until it is judged, with what became of its system turn."""
+def answer_line(sample: Mapping[str, Any], system: str, cut: Set[tuple[int, int]] = frozenset()) -> dict[str, Any]:
+    """What is kept of a generated sample until it is judged, with what became of its system turn.
+
+    `cut` has document and sample number of the answers that were stopped because they were decided.
+    """
+    attempts = list(sample["resps"][0])
     return {
         "doc_id": sample["doc_id"],
         "doc": sample["doc"],
         "prompt": sample["arguments"][0][0],
         "system": system,
-        "attempts": list(sample["resps"][0]),
+        "attempts": attempts,
+        "cut": [(sample["doc_id"], number) in cut for number in range(len(attempts))],
     }
 
 
@@ -53,16 +58,22 @@ def conclude_answers(
     pairs = [(line["prompt"], text) for line in lines for text in line["attempts"]]
     values = iter(perplexities(pairs, bool(own.get("chat"))))
     scores = [[next(values) for _ in line["attempts"]] for line in lines]
-    attempts = assess([_request(line) for line in lines], [line["attempts"] for line in lines], scores, judges)
-    samples = [{**line, "attempts": [attempt.line() for attempt in row]} for line, row in zip(lines, attempts, strict=True)]
+    cut = [line["cut"] for line in lines]
+    attempts = assess([_request(line) for line in lines], [line["attempts"] for line in lines], scores, judges, cut)
+    samples = [
+        {key: value for key, value in line.items() if key != "cut"} | {"attempts": [attempt.line() for attempt in row]}
+        for line, row in zip(lines, attempts, strict=True)
+    ]
     role = own.get("role", "attack")
     joined = _by_prompt(lines, attempts)
     if role == "harmless":
-        found, items = harmless_values(joined), [float(any(a.refused for a in row)) for row in joined]
+        found, items = harmless_values(joined, list(judges)), [float(any(a.refused for a in row)) for row in joined]
     else:
         found, items = attack_values(joined, list(judges)), [float(any(a.counts for a in row)) for row in joined]
-        found |= _best_suffix(lines, attempts)
+        found |= _best_suffix(lines, attempts) if HEADLINE in judges else {}
     notes = [f"system turn: {state}" for state in sorted({line["system"] for line in lines})]
+    if found["cut"]:
+        notes.append(f"{found['cut']} of {found['attempts']} answers were cut once decided: not examined for degeneracy")
     return TaskResult(leaf.name, role, group=leaf.group, n=len(joined), values=found, items=items, notes=notes), samples
 
 

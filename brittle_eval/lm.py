@@ -20,6 +20,8 @@ from brittle_eval.chat import render
 from brittle_eval.errors import BrittleError
 from brittle_eval.generate import Sampling, generate
 from brittle_eval.measures import perplexities
+from brittle_eval.responses import Responses
+from brittle_eval.stopping import Stopping
 
 SCORED_TOKENS = 128
 """Tokens of an answer that its perplexity is taken over: gibberish shows early."""
@@ -48,6 +50,10 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
     on_answer: Callable[[], None] = staticmethod(lambda: None)
     system_state: str = "no template"
     """What happened to the system turn of the last prompt that was rendered."""
+    kept: Responses | None = None
+    stop: Stopping | None = None
+    cut: frozenset[tuple[int, int]] = frozenset()
+    """Document and sample number of the last requests' answers that were stopped because they were decided."""
 
     @contextmanager
     def showing(self, turns: Turns, on_answer: Callable[[], None]) -> Iterator[None]:
@@ -57,6 +63,15 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
             yield
         finally:
             self.turns, self.on_answer = None, lambda: None
+
+    @contextmanager
+    def answering(self, kept: Responses | None, stop: Stopping | None) -> Iterator[None]:
+        """While inside, our generator keeps its answers in `kept` and stops those that `stop` calls decided."""
+        self.kept, self.stop = kept, stop
+        try:
+            yield
+        finally:
+            self.kept = self.stop = None
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         if self.turns is None:
@@ -73,17 +88,26 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
         sampling = as_sampling(options[0], self.max_gen_toks, self.seed)
         prompts = [self.prompt_ids(text) for text in texts]
         self._check_lengths(prompts, sampling.max_new_tokens)
+        numbers = _sample_numbers(requests)
         answers = generate(
             self.model,
             prompts,
             sampling,
-            samples=_sample_numbers(requests),
+            samples=numbers,
             batch_size=int(self.batch_size),
             end_ids=self.end_ids,
             pad_id=self.pad_id,
             on_finished=self.on_answer,
+            stop=self.stop,
+            kept=self.kept,
         )
-        return [self.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+        places = zip(requests, numbers, answers, strict=True)
+        self.cut = frozenset((request.doc_id, number) for request, number, answer in places if answer.cut)
+        return [self.stop.text(answer) if self.stop and answer.cut else self.decode(answer) for answer in answers]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text without special tokens."""
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     def prompt_ids(self, text: str) -> list[int]:
         """A rendered chat prompt has its special tokens already; a raw one gets the tokenizer's."""

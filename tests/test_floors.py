@@ -31,7 +31,7 @@ FLOORS = (
         "controls",
         "compare",
     ),
-    ("generate", "measures", "lm", "evaluate", "train"),
+    ("responses", "stopping", "decoder", "generate", "measures", "lm", "evaluate", "train"),
     ("record", "judging", "sifting", "assess", "conclude", "listing", "table", "compare_table", "compare_plot"),
     (
         "align",
