@@ -69,7 +69,7 @@ def random_suffix(lm: BrittleHFLM, tokens: int = 20) -> str:
     draw, texts = random.Random(0), list[str]()
     while len(texts) < tokens:
         text = lm.decode([draw.randrange(lm.tokenizer.vocab_size)])
-        if text.strip() and text.isprintable():
+        if text.strip() and text.isascii() and text.isprintable():
             texts.append(text)
     return "".join(texts).strip()
 
@@ -104,8 +104,8 @@ def cases(lm: BrittleHFLM, shelf: TaskShelf, prompts: int, tokens: int) -> list[
         own = own_metadata(task) or {}
         turns = turns_of(own, settings)
         with lm.showing(turns, lambda: None):
-            template = lm.apply_chat_template if turns.chat else None
-            task.build_all_requests(limit=prompts, apply_chat_template=turns.chat, chat_template=template)
+            how = {"apply_chat_template": turns.chat, "fewshot_as_multiturn": turns.chat}
+            task.build_all_requests(limit=prompts, chat_template=lm.apply_chat_template if turns.chat else None, **how)
         requests = [request for request in task.instances for _ in range(request.repeats or 1)]
         found.append(Case(leaf.name, turns, requests, not task.config.generation_kwargs["do_sample"]))
     return found

@@ -58,8 +58,8 @@ def from_prompts(
 
     Answers are in `kept` until the file is whole.
     """
-    kept, dropped = drop_leaks(prompts, evaluation)
-    chosen = sorted(random.Random(f"{seed}|{name}").sample(kept, min(pairs, len(kept))))
+    left, dropped = drop_leaks(prompts, evaluation)
+    chosen = sorted(random.Random(f"{seed}|{name}").sample(left, min(pairs, len(left))))
     asked = [prompts[index] for index in chosen]
     file = f"behaviours/{name}.jsonl"
     if not (folder.path / file).exists():

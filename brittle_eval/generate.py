@@ -118,10 +118,8 @@ def _run_batch(model: PreTrainedModel, rows: list[_Row], how: _How) -> Iterator[
         tokens = _choose(logits, [rows[slot].random for slot in step.slots], how.sampling)
         for slot, token in zip(step.slots, tokens, strict=True):
             row = rows[slot]
-            if not row.ended:
-                _append(row, token, how)
-                if row.ended:
-                    yield row
+            if not row.ended and _ends(row, token, how):
+                yield row
         keep = [place for place, slot in enumerate(step.slots) if not rows[slot].ended]
         if not keep:
             return
@@ -131,12 +129,14 @@ def _run_batch(model: PreTrainedModel, rows: list[_Row], how: _How) -> Iterator[
         logits = step.decode(tokens)
 
 
-def _append(row: _Row, token: int, how: _How) -> None:
+def _ends(row: _Row, token: int, how: _How) -> bool:
+    """Take a row's next token; whether the row ended with it."""
     if token not in how.end_ids:
         row.answer.append(token)
     row.ended = token in how.end_ids or len(row.answer) >= how.sampling.max_new_tokens
     if not row.ended and how.stop is not None and how.stop(row.answer):
         row.ended = row.answer.cut = True
+    return row.ended
 
 
 def _choose(logits: Tensor, random: Sequence[torch.Generator], sampling: Sampling) -> list[int]:
@@ -144,7 +144,8 @@ def _choose(logits: Tensor, random: Sequence[torch.Generator], sampling: Samplin
     if sampling.temperature == 0:
         chosen: list[int] = logits.argmax(dim=-1).tolist()
         return chosen
-    scores, order = logits.float() / sampling.temperature, None
+    scores = logits.float() / sampling.temperature
+    order: Tensor | None = None
     if sampling.top_k or sampling.top_p < 1:
         scores, order = scores.topk(min(sampling.top_k or scores.shape[1], scores.shape[1]))
     probabilities = scores.softmax(-1)
