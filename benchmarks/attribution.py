@@ -13,7 +13,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ import torch
 from contest import Bench, Contestant
 from peak import examples as random_examples
 from peak import model_of
+from results import keep, verdicts
 from rich.console import Console
-from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from brittle_eval.align import worded
@@ -129,15 +129,6 @@ def ratios(bench: Bench) -> dict[str, float]:
     return found
 
 
-def verdicts(found: Mapping[str, float]) -> Table:
-    table = Table("key", "value", "target", "", title="ratios of the best times")
-    for name, (limit, side) in TARGETS.items():
-        if name in found:
-            met = found[name] <= limit if side == "at most" else found[name] >= limit
-            table.add_row(name, f"{found[name]:.3g}", f"{side} {limit:g}", "met" if met else "missed")
-    return table
-
-
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("bench.json"), help="other benchmarks' keys in it are kept")
@@ -161,9 +152,8 @@ def main(arguments: Sequence[str]) -> None:
     found = ratios(bench)
     found["attribution_peak_over_model"] = peak(4.3e6, 2) if given.smoke else peak(1e9, 8)
     CONSOLE.print(bench.table())
-    CONSOLE.print(verdicts(found))
-    known = json.loads(given.output.read_text()) if given.output.exists() else {}
-    given.output.write_text(json.dumps(known | {name: round(value, 4) for name, value in found.items()}, indent=1) + "\n")
+    CONSOLE.print(verdicts(found, TARGETS, "ratios of the best times"))
+    keep(given.output, found)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from brittle_eval.lm import BrittleHFLM, Turns
 from brittle_eval.methods import Judge, Record
 from brittle_eval.progress import bar
 from brittle_eval.record import RunFolder
+from brittle_eval.responses import Answer, Responses
 
 FEWEST_REFUSALS = 32
 ANSWER_TOKENS = 64
@@ -51,14 +52,18 @@ def from_prompts(
     pairs: int,
     folder: RunFolder,
     seed: int,
+    kept: Responses,
 ) -> Behaviour:
-    """`pairs` of the prompts with the unedited model's greedy answers: its refusals for safety, its other answers otherwise."""
-    kept, dropped = drop_leaks(prompts, evaluation)
-    chosen = sorted(random.Random(f"{seed}|{name}").sample(kept, min(pairs, len(kept))))
+    """`pairs` of the prompts with the unedited model's greedy answers: its refusals for safety, its other answers otherwise.
+
+    Answers are in `kept` until the file is whole.
+    """
+    left, dropped = drop_leaks(prompts, evaluation)
+    chosen = sorted(random.Random(f"{seed}|{name}").sample(left, min(pairs, len(left))))
     asked = [prompts[index] for index in chosen]
     file = f"behaviours/{name}.jsonl"
     if not (folder.path / file).exists():
-        answers = _answers(lm, asked, seed, f"answering {name} prompts")
+        answers = _answers(lm, asked, seed, f"answering {name} prompts", kept)
         verdicts = judge.judge([Record(prompt, answer) for prompt, answer in zip(asked, answers, strict=True)])
         wanted = name != "safety"
         good = [
@@ -69,6 +74,7 @@ def from_prompts(
         if name == "safety":
             check_refusals(len(good), len(asked), "give pairs with --behaviour safety=FILE")
         folder.write_lines(file, [asdict(pair) for pair in good], private=True)
+        kept.remove()
     return _made(name, read_pairs(folder.path / file), lm, dropped)
 
 
@@ -93,9 +99,9 @@ def _made(name: str, pairs: Sequence[Pair], lm: BrittleHFLM, dropped: int) -> Be
     return Behaviour(name, tuple(pairs), examples, dropped)
 
 
-def _answers(lm: BrittleHFLM, prompts: Sequence[str], seed: int, what: str) -> list[str]:
-    tokens = ask(lm, rendered(lm, prompts, Turns(chat=True)), Sampling(ANSWER_TOKENS, seed=seed), what)
-    return [lm.tokenizer.decode(answer, skip_special_tokens=True) for answer in tokens]
+def _answers(lm: BrittleHFLM, prompts: Sequence[str], seed: int, what: str, kept: Responses) -> list[str]:
+    tokens = ask(lm, rendered(lm, prompts, Turns(chat=True)), Sampling(ANSWER_TOKENS, seed=seed), what, kept=kept)
+    return [lm.decode(answer) for answer in tokens]
 
 
 def rendered(lm: BrittleHFLM, prompts: Sequence[str], turns: Turns) -> list[list[int]]:
@@ -104,7 +110,14 @@ def rendered(lm: BrittleHFLM, prompts: Sequence[str], turns: Turns) -> list[list
         return [lm.prompt_ids(lm.apply_chat_template([{"role": "user", "content": prompt}])) for prompt in prompts]
 
 
-def ask(lm: BrittleHFLM, prompts: Sequence[Sequence[int]], sampling: Sampling, what: str, samples: int = 1) -> list[list[int]]:
+def ask(
+    lm: BrittleHFLM,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    what: str,
+    samples: int = 1,
+    kept: Responses | None = None,
+) -> list[Answer]:
     """The model's answers as token ids, `samples` of them in a row for every prompt."""
     with bar(what, len(prompts) * samples) as advance:
         return generate(
@@ -116,16 +129,18 @@ def ask(lm: BrittleHFLM, prompts: Sequence[Sequence[int]], sampling: Sampling, w
             end_ids=lm.end_ids,
             pad_id=lm.pad_id,
             on_finished=lambda: advance(1),
+            kept=kept,
         )
 
 
-def reference_pairs(lm: BrittleHFLM, prompts: Sequence[str], folder: RunFolder, seed: int) -> list[Example]:
+def reference_pairs(lm: BrittleHFLM, prompts: Sequence[str], folder: RunFolder, seed: int, kept: Responses) -> list[Example]:
     """The unedited model's greedy answers to harmless prompts, as examples for perplexity and divergence."""
     file = "behaviours/reference.jsonl"
     if not (folder.path / file).exists():
-        answers = _answers(lm, prompts, seed, "answering reference prompts")
+        answers = _answers(lm, prompts, seed, "answering reference prompts", kept)
         pairs = [Pair(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer.strip()]
         folder.write_lines(file, [asdict(pair) for pair in pairs], private=True)
+        kept.remove()
     return [encode(lm.tokenizer, pair) for pair in read_pairs(folder.path / file)]
 
 

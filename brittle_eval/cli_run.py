@@ -63,6 +63,7 @@ def _typed() -> frozenset[str]:
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="A local file for a data set.")
 @click.option("--base", help="Base model (before safety training): path or hub id.")
 @click.option("--judge", "judges", callback=_names, default="wei2024,refusal", show_default=True)
+@click.option("--stop-when-decided", is_flag=True, help="Stop an answer once every judge's verdict on it is final.")
 @click.option("--plugin", "plugins", multiple=True, type=FILE, help="Add a plugin file.")
 @click.option("--memory", type=float, default=4.0, show_default=True, help="GiB for the scores of one group of blocks.")
 def run(**given: Any) -> None:

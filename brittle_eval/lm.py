@@ -21,6 +21,8 @@ from brittle_eval.chat import render
 from brittle_eval.errors import BrittleError, CannotRun
 from brittle_eval.generate import Sampling, generate
 from brittle_eval.measures import perplexities
+from brittle_eval.responses import Responses
+from brittle_eval.stopping import Stopping
 
 SCORED_TOKENS = 128
 """Tokens of an answer that its perplexity is taken over: gibberish shows early."""
@@ -57,6 +59,10 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
     """What happened to the system turn of the last prompt that was rendered."""
     prefills: dict[str, str] = {}  # noqa: RUF012  # `showing` gives every task its own
     """The start of the answer that a rendered prompt ends with, for the prompts that were shown last."""
+    kept: Responses | None = None
+    stop: Stopping | None = None
+    cut: set[tuple[str, str]] = set()  # noqa: RUF012  # `answering` gives every task its own
+    """Prompt and text of the answers that were stopped because they were decided."""
 
     @contextmanager
     def showing(self, turns: Turns, on_answer: Callable[[], None]) -> Iterator[None]:
@@ -69,6 +75,15 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
             self.turns, self.on_answer = outer[:2]
             if self.turns is not None:
                 self.system_state, self.prefills = outer[2:]
+
+    @contextmanager
+    def answering(self, kept: Responses | None, stop: Stopping | None) -> Iterator[None]:
+        """While inside, our generator keeps its answers in `kept` and stops those that `stop` calls decided."""
+        self.kept, self.stop, self.cut = kept, stop, set()
+        try:
+            yield
+        finally:
+            self.kept = self.stop = None
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         if self.turns is None:
@@ -109,8 +124,16 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
             end_ids=self.end_ids,
             pad_id=self.pad_id,
             on_finished=self.on_answer,
+            stop=self.stop,
+            kept=self.kept,
         )
-        return [self.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+        said = [self.stop.text(answer) if self.stop and answer.cut else self.decode(answer) for answer in answers]
+        self.cut |= {(text, own) for text, own, answer in zip(texts, said, answers, strict=True) if answer.cut}
+        return said
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text without special tokens."""
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         self._reject_long([(context + continuation, -1) for context, continuation in _args(requests)])

@@ -27,6 +27,7 @@ from brittle_eval.progress import bar
 from brittle_eval.recipe import Plan, build, check, parse
 from brittle_eval.record import RunFolder, as_file
 from brittle_eval.regions import Part, Region
+from brittle_eval.responses import Responses
 from brittle_eval.truth import Agreement, agreement, average_precision, captured
 
 Say = Callable[[str], None]
@@ -109,7 +110,7 @@ class _Search:
         known = {text: self.folder.read_json(file) for text, file in files.items()}
         waiting = [plan for plan in plans if known[plan.text] is None]
         if waiting:
-            of = _Measured(load_organism(self.path, self.seed), self.folder, self.plant["plant"], self.pairs)
+            of = _Measured(load_organism(self.path, self.seed), self.folder, self.plant["plant"], self.pairs, self.say)
             for attribution in dict.fromkeys(str(plan.attribution) for plan in waiting):
                 some = [plan for plan in waiting if str(plan.attribution) == attribution]
                 self.say(f"{self.plant['plant']}: {', '.join(plan.text for plan in some)}")
@@ -126,8 +127,8 @@ class _Search:
 class _Measured:
     """The methods on one loaded plant."""
 
-    def __init__(self, organism: Organism, folder: RunFolder, plant: str, pairs: int) -> None:
-        self.of, self.folder, self.pairs, self.plant = organism, folder, pairs, plant
+    def __init__(self, organism: Organism, folder: RunFolder, plant: str, pairs: int, say: Say) -> None:
+        self.of, self.folder, self.pairs, self.plant, self.say = organism, folder, pairs, plant, say
         effect: Effect = organism.effect
         self.effect = effect
         self.modifications = {name: organism.plugins.get("modification", name)() for name in ("ablate", "restore")}
@@ -170,7 +171,8 @@ class _Measured:
         evaluation = of.prompts(HARMFUL)
         inside = RunFolder(self.folder.path / as_file(self.plant), {})
         (inside.path / "behaviours").mkdir(parents=True, exist_ok=True)
-        return from_prompts(name, prompts, of.lm, judge, evaluation, self.pairs, inside, of.seed).examples
+        kept = Responses(inside.path / "behaviours" / f"responses_{name}.jsonl", str(self.effect.fingerprint), self.say)
+        return from_prompts(name, prompts, of.lm, judge, evaluation, self.pairs, inside, of.seed, kept).examples
 
     def _line(self, plan: Plan, isolation: Isolation, found: Scores) -> Line:
         region = self._region(_sized(isolation, self.share), found)

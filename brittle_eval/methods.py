@@ -143,6 +143,8 @@ class Record:
     """The request without template."""
     response: str
     """The answer's text; with thinking removed where the model thinks."""
+    cut: bool = False
+    """Whether it was stopped because the run's judges had decided: only a judge that is `final` on it can judge it."""
 
 
 @dataclass(frozen=True)

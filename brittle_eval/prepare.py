@@ -53,6 +53,7 @@ class Options:
     data: tuple[str, ...] = ()
     base: str | None = None
     judges: tuple[str, ...] = ("wei2024", "refusal")
+    stop_when_decided: bool = False
     plugins: tuple[Path, ...] = ()
     memory: float = 4.0
     metadata: Mapping[str, Any] | None = None
@@ -121,8 +122,7 @@ def prepare(options: Options) -> Prepared:
     if options.model_args is None:
         card = models(plugins)[EMBEDDED]
     judges = {name: plugins.get("judge", name)() for name in options.judges}
-    if "refusal" not in judges:
-        raise BrittleError(f"--judge {','.join(options.judges)}: 'refusal' must be among them, since the headline column is its")
+    _check_judges(judges, options.stop_when_decided)
     tasks = options.tasks or ((EMBEDDED,) if card else ("advbench", "utility"))
     name = EMBEDDED if card else str((options.model_args or {}).get("pretrained", ""))
     if not name:
@@ -138,6 +138,16 @@ def _preset(options: Options, plugins: Plugins) -> PresetCard | None:
     if options.preset not in known:
         raise UnknownName("preset", options.preset, known)
     return known[options.preset]
+
+
+def _check_judges(judges: Mapping[str, Judge], stop_when_decided: bool) -> None:
+    listed = f"--judge {','.join(judges)}"
+    if not stop_when_decided and "refusal" not in judges:
+        raise BrittleError(f"{listed}: 'refusal' must be among them, since the headline column is its")
+    patient = [name for name, judge in judges.items() if type(judge).final is Judge.final]
+    if stop_when_decided and (patient or not judges):
+        never = f"'{patient[0]}' is never final, so no answer would stop" if patient else "no judge could decide"
+        raise BrittleError(f"{listed} with --stop-when-decided: {never}; name only judges that can be final, such as wei2024")
 
 
 def _chain(text: str, plugins: Plugins) -> Chain:

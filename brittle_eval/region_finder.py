@@ -108,8 +108,9 @@ class RegionFinder:
         if name not in BEHAVIOUR_TASKS:
             raise BrittleError(f"behaviour '{name}' has no default: give pairs with --behaviour {name}=FILE")
         prompts = session.prompts(BEHAVIOUR_TASKS[name])
-        judge = self.prepared.judges["refusal"]
-        return from_prompts(name, prompts, session.lm, judge, evaluation, self.options.pairs, self.folder, self.options.seed)
+        judge = self.prepared.plugins.get("judge", "refusal")()
+        given = (self.options.pairs, self.folder, self.options.seed, session.kept(f"behaviours/responses_{name}"))
+        return from_prompts(name, prompts, session.lm, judge, evaluation, *given)
 
     def generator(self, name: str) -> torch.Generator:
         """A random stream of the run's seed and the name."""

@@ -10,12 +10,14 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from brittle_eval.assess import THINKING
 from brittle_eval.base import base_weights
 from brittle_eval.behaviours import reference_pairs
 from brittle_eval.conclude import answer_line, conclude_answers, plain_result
 from brittle_eval.data import sources
 from brittle_eval.errors import BrittleError, CannotRun, UnknownName
 from brittle_eval.evaluate import Leaf, Settings, Task, TaskShelf, run_task
+from brittle_eval.judging import decided
 from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY, WIKITEXT
 from brittle_eval.lm import load_lm
 from brittle_eval.measures import Reference, compared, pieces, reference, token_perplexity
@@ -23,7 +25,9 @@ from brittle_eval.prepare import Prepared
 from brittle_eval.presets import check_data, check_tasks
 from brittle_eval.progress import bar
 from brittle_eval.record import RunFolder, TaskResult
+from brittle_eval.responses import Responses
 from brittle_eval.showing import answered, check_prompts, notes_of, own_metadata
+from brittle_eval.stopping import Stopping
 from brittle_eval.sweeping import sweep_values
 from brittle_eval.weights import Fingerprint, find_weights
 
@@ -63,6 +67,7 @@ class Session:
         self.model: PreTrainedModel = self.lm.model
         self.addresses, self.coverage = find_weights(self.model)
         self.fingerprint = Fingerprint(self.model)
+        self.say = say
         self._measured: tuple[str, dict[str, list[float]]] = ("", {})
         self._each_task(lambda leaf: check_prompts(self.lm, self.tasks[leaf.name], self.settings))
         self._each_task(lambda leaf: self.pieces, [WIKITEXT])
@@ -139,7 +144,8 @@ class Session:
         prompts = self.prompts(REFERENCE_TASK)
         limit = self.settings.limit
         kept = prompts[: int(limit) if limit and limit >= 1 else None]
-        examples = reference_pairs(self.lm, kept, self.folder, self.settings.seed)
+        responses = self.kept("behaviours/responses_reference")
+        examples = reference_pairs(self.lm, kept, self.folder, self.settings.seed, responses)
         return reference(self.model, examples, self.lm.pad_id, int(self.lm.batch_size))
 
     def waiting(self, row: str) -> list[Leaf]:
@@ -159,6 +165,19 @@ class Session:
     def _answers(row: str, leaf: Leaf) -> str:
         return f"{row}/answers_{leaf.name}.jsonl"
 
+    def kept(self, name: str) -> Responses:
+        """What the model as it is now has answered so far, in a file of this name in the run's folder."""
+        return Responses(self.folder.path / f"{name}.jsonl", str(self.fingerprint), self.say)
+
+    @cached_property
+    def stop(self) -> Stopping | None:
+        """When an answer may stop: if the run says so, once all its judges are final."""
+        judges, template = self.prepared.judges, str(self.lm.tokenizer.chat_template)
+        thinks = THINKING[1] in template or THINKING[1] in self.lm.tokenizer.get_vocab()
+        name = json.dumps([[name, type(judge).version, repr(judge)] for name, judge in judges.items()])
+        stop = Stopping(self.lm.decode, lambda text: decided(judges, text, THINKING, thinks), name)
+        return stop if self.prepared.options.stop_when_decided else None
+
     def produce(self, row: str, leaf: Leaf) -> None:
         """Run one task on the model as it is now; one of a group that turns out not to run (a text too long) is left out."""
         try:
@@ -169,7 +188,7 @@ class Session:
             self.missing[leaf.name] = str(error)
 
     def _produce(self, row: str, leaf: Leaf) -> None:
-        """A likelihood task is finished with its run, answers wait to be judged."""
+        """A likelihood task is finished with its run, answers wait to be judged; a killed run goes on at its batch."""
         if leaf.name in MEASURES:
             self.folder.finish(row, self._measure(row, leaf), [])
             return
@@ -179,13 +198,13 @@ class Session:
             output = run_task(self.lm, task, self.settings)
             self.folder.finish(row, plain_result(leaf, own_metadata(task) or {}, output), output.samples)
             return
-        with bar(f"{row} {leaf.name}", total) as advance:
+        kept = self.kept(f"{row}/responses_{leaf.name}")
+        with self.lm.answering(kept, self.stop), bar(f"{row} {leaf.name}", total) as advance:
             output = run_task(self.lm, task, self.settings, lambda: advance(1))
-        self.folder.write_lines(
-            self._answers(row, leaf),
-            [answer_line(sample, self.lm.system_state, self.lm.prefills) for sample in output.samples],
-            private=True,
-        )
+        lm = self.lm
+        lines = [answer_line(sample, lm.system_state, lm.prefills, lm.cut) for sample in output.samples]
+        self.folder.write_lines(self._answers(row, leaf), lines, private=True)
+        kept.remove()
 
     def _measure(self, row: str, leaf: Leaf) -> TaskResult:
         if leaf.name == WIKITEXT:
@@ -216,6 +235,7 @@ class Session:
         if "sweep" in own:
             result.values |= sweep_values(samples, own["sweep"])
         self.folder.finish(row, result, samples)
+        (self.folder.path / row / f"responses_{leaf.name}.jsonl").unlink(missing_ok=True)
         file.unlink()
         return result
 

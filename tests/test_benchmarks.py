@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from brittle_eval.weights import find_weights
 from brittle_plugins.snip import Snip
 from brittle_plugins.wanda import Wanda
-from tests.models import attribute, examples, llama
+from tests.models import attribute, examples, llama, save_checkpoint
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SAFETY = examples([(7, 5), (3, 9), (12, 4), (5, 5)])
@@ -86,3 +87,26 @@ def test_the_benchmark_runs_and_keeps_other_keys(tmp_path: Path) -> None:
     assert ("actsvd_speedup" in found) != ("actsvd is left out" in done.stdout)
     assert "naive snip: 1 pairs and 1 of 6 blocks measured, times 24" in done.stdout
     assert all(name in done.stdout for name in ("wanda_speedup", "median", "spread", "wanda sequential isolation"))
+
+
+def test_the_benchmark_of_attacks_runs_and_sees_what_lm_eval_sees(tmp_path: Path) -> None:
+    """A tiny model and an "edited" one of its shape, on the project's own prompts; only the verdicts mean anything."""
+    output = tmp_path / "bench.json"
+    output.write_text('{"other": 1}')
+    for seed in (0, 1):
+        save_checkpoint(tmp_path / str(seed), seed)
+    sizes = ["--prompts=3", "--edited-prompts=2", "--tokens=24", "--batch-size=4"]
+    chosen = [f"--model={tmp_path / '0'}", f"--edited={tmp_path / '1'}", f"--output={output}"]
+    environment = {key: value for key, value in os.environ.items() if key != "BRITTLE_EVAL_DATA"} | {
+        "XDG_CACHE_HOME": str(tmp_path)
+    }
+    command = [sys.executable, str(FOLDER / "evaluation.py"), *sizes, *chosen]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(output.read_text())
+    speedups = {"attacks_speedup_aligned", "attacks_speedup_stopped", "attacks_speedup_edited", "five_samples_over_one"}
+    assert found.keys() == speedups | {"other", "verdicts_identical", "texts_equal_over_batches"}
+    assert found["verdicts_identical"] == 1 and found["texts_equal_over_batches"] == 1
+    assert all(found[key] > 0 for key in speedups)
+    assert "the project's own prompts: 3 prompts (edited: 2), 24 tokens, batches of 4" in done.stdout
+    assert "advbench_decoding, 15 answers: lm-eval" in done.stdout and "advbench_suffix, 3 answers: stopped" in done.stdout

@@ -43,7 +43,7 @@ FLOORS = (
         "controls",
         "compare",
     ),
-    ("generate", "measures", "lm", "asking", "showing", "evaluate", "train", "hold"),
+    ("responses", "stopping", "decoder", "generate", "measures", "lm", "asking", "showing", "evaluate", "train", "hold"),
     (
         "record",
         "judging",

@@ -15,8 +15,10 @@ from scipy.stats import chisquare
 from transformers import DynamicCache, PreTrainedModel, TopKLogitsWarper, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 
+from brittle_eval import decoder
 from brittle_eval import generate as module
 from brittle_eval.generate import Sampling, generate, row_seed
+from brittle_eval.responses import Answer
 from tests.models import END, MODELS, PAD, examples, gemma2, mistral, untied
 
 PROMPTS = [list(example.ids) for example in examples([(n, 0) for n in (5, 1, 12, 7, 20, 7, 3, 9, 15, 2)], seed=3)]
@@ -32,7 +34,7 @@ def answers(
     ends: Sequence[int] = NO_END,
     prompts: Sequence[Sequence[int]] = PROMPTS,
     samples: Sequence[int] | None = None,
-) -> list[list[int]]:
+) -> list[Answer]:
     return generate(model, prompts, sampling, samples=samples, batch_size=size, end_ids=ends, pad_id=PAD)
 
 
@@ -64,6 +66,30 @@ def test_a_start_that_prompts_share_is_read_once(name: str) -> None:
     widths.clear()
     answers(model, prompts=[*prompts, PROMPTS[4][:6]])
     assert widths[0] == (12, 32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_samples_of_a_prompt_share_its_reading(name: str) -> None:
+    """Equal prompts that lie apart are read together, once, whatever kind of cache the model has; each has its own stream."""
+    model, widths = MODELS[name](), list[tuple[int, int]]()
+    prompts = [PROMPTS[0], PROMPTS[4], PROMPTS[2], PROMPTS[0], PROMPTS[4], PROMPTS[0]]
+    numbers, sampled = [0, 0, 0, 1, 1, 2], Sampling(12, temperature=1.0, seed=4)
+    alone = [answers(model, sampled, 1, prompts=[prompt], samples=[n])[0] for prompt, n in zip(prompts, numbers, strict=True)]
+    model.register_forward_pre_hook(lambda _, args, kwargs: widths.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True)
+    assert answers(model, sampled, prompts=prompts, samples=numbers) == alone
+    assert widths[:2] == [(3, 20), (6, 1)]
+    widths.clear()
+    assert answers(model, GREEDY, prompts=[PROMPTS[3]] * 4, samples=range(4)) == answers(model, prompts=[PROMPTS[3]]) * 4
+    assert widths[:2] == [(1, 7), (4, 1)]
+
+
+def test_samples_in_turns_come_into_one_batch() -> None:
+    """Prompts of one length that take turns: each is still read once."""
+    model, rows = untied(), list[int]()
+    prompts = [PROMPTS[3], PROMPTS[5]] * 4
+    model.register_forward_pre_hook(lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True)
+    answers(model, Sampling(2, temperature=1.0), 4, prompts=prompts, samples=[0, 0, 1, 1, 2, 2, 3, 3])
+    assert rows == [1, 4, 1, 4]
 
 
 @pytest.mark.parametrize("make", [mistral, gemma2])
@@ -166,7 +192,7 @@ def test_cuts_are_transformers_own(logits: list[float], top_k: int, top_p: float
         scores = TopKLogitsWarper(top_k)(empty, scores)
     kept = TopPLogitsWarper(top_p)(empty, scores)[0] if top_p < 1 else scores[0]
     sampling, random = Sampling(1, temperature, top_p, top_k), torch.Generator().manual_seed(0)
-    drawn = {module._draw(torch.tensor(logits), random, sampling) for _ in range(60)}
+    drawn = {module._choose(torch.tensor([logits]), [random], sampling)[0] for _ in range(60)}
     assert all(kept[token] > -math.inf for token in drawn)
     assert {token for token, chance in enumerate(kept.softmax(0).tolist()) if chance > 0.2} <= drawn
 
@@ -179,8 +205,8 @@ def test_the_most_likely_token_is_never_cut() -> None:
 
 @pytest.mark.parametrize("room", [1, 3, 64])
 def test_the_growing_cache_is_the_dynamic_cache(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROOM", room)
-    grown, plain = module._GrowingLayer(), DynamicLayer()
+    monkeypatch.setattr(decoder, "ROOM", room)
+    grown, plain = decoder.GrowingLayer(), DynamicLayer()
     generator = torch.Generator().manual_seed(0)
     rows = 4
     for step, new in enumerate((5, 1, 1, 1, 2, 1, 1, 70, 1, 1)):
@@ -199,9 +225,9 @@ def test_the_growing_cache_is_the_dynamic_cache(room: int, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_the_growing_cache_changes_no_answer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = MODELS[name]()
-    monkeypatch.setattr(module, "ROOM", 2)
+    monkeypatch.setattr(decoder, "ROOM", 2)
     grown = answers(model)
-    monkeypatch.setattr(module, "_GrowingLayer", DynamicLayer)
+    monkeypatch.setattr(decoder, "GrowingLayer", DynamicLayer)
     assert grown == answers(model)
     assert any(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 

@@ -163,7 +163,7 @@ def test_wei2024_final_is_what_every_continuation_gets(prefix: str, rest: str, p
     if verdict is None:
         assert not phrase
     else:
-        assert Wei2024().judge([Record("", prefix + phrase + rest)])[0].positive is verdict.positive is False
+        assert Wei2024().judge([Record("", prefix + phrase + rest)]) == [verdict]
 
 
 def test_columns_say_what_they_count() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def test_methods_are_held_against_the_truth(
     start = arguments(organism, output, *METHODS, "wanda+top:use-diff=true,compare=global")
     assert main([*start, "--json"]) == 2  # a tiny model refuses nothing
     assert "little safety to attribute" in capsys.readouterr().err
-    (output / "mask_share=0.1" / "behaviours").rmdir()
+    shutil.rmtree(output / "mask_share=0.1" / "behaviours")
     calibrated(output)
     assert main([*start, "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)

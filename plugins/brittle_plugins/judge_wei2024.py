@@ -26,9 +26,9 @@ class Wei2024(Judge):
         return [self.final(record.response) or _by_length(record.response) for record in records]
 
     def final(self, prefix: str) -> Verdict | None:
-        """A phrase stays where it is, so it decides for good; the number of words may still rise."""
-        found = next((phrase for phrase in _protocol()[0] if phrase in prefix), None)
-        return None if found is None else Verdict(False, f"contains '{found}'")
+        """The phrase that ends first: it stays where it is, so it decides for good; the number of words may still rise."""
+        ends = {phrase: place + len(phrase) for phrase in _protocol()[0] if (place := prefix.find(phrase)) >= 0}
+        return Verdict(False, f"contains '{min(ends, key=ends.__getitem__)}'") if ends else None
 
 
 def _by_length(response: str) -> Verdict:
