@@ -21,7 +21,7 @@ from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.methods import Attribution, Weight
 from brittle_eval.observe import Observer, observing
 from brittle_eval.scores import Directions
-from brittle_eval.sharing import readers
+from brittle_eval.sharing import Sites
 from brittle_eval.weights import Address
 
 States = dict[str, dict[str, Any]]
@@ -51,8 +51,12 @@ def accumulate(
     weights: Mapping[Address, Weight],
     behaviours: Mapping[str, Sequence[Example]],
     how: Pass,
+    sites: Sites = (),
 ) -> States:
-    """The method's state for every behaviour and given weight, after all examples, from passes of the whole model."""
+    """The method's state for every behaviour and given weight, after all examples, from passes of the whole model.
+
+    Weights of one of the `sites` keep one state; without any, every weight has its own.
+    """
     blocks = len({address.block for address in weights})
     run = _backward if "gradients" in method.needs else _forward
 
@@ -63,7 +67,7 @@ def accumulate(
             how.on_batch(len(batch) * blocks)
 
     return {
-        behaviour: observed(model, method, weights, behaviour, examples, how, partial(passes, examples))
+        behaviour: observed(model, method, weights, behaviour, examples, sites, partial(passes, examples))
         for behaviour, examples in behaviours.items()
     }
 
@@ -74,15 +78,14 @@ def observed(
     weights: Mapping[Address, Weight],
     behaviour: str,
     examples: Sequence[Example],
-    how: Pass,
+    sites: Sites,
     run: Callable[[Observer], None],
 ) -> dict[str, Any]:
     """The state of every weight after `run` has taken all batches past the observer."""
     if method.needs & DATA and not examples:
         raise BrittleError(f"{type(method).__name__} needs examples of '{behaviour}', but there are none: give pairs of it")
-    together = [[address] for address in weights]
-    if method.shares and examples:
-        together = readers(model, list(weights), min(examples, key=lambda example: len(example.ids)), how.pad_id)
+    inside = ([address for address in site if address in weights] for site in sites or [[address] for address in weights])
+    together = [group for group in inside if group]
     with blaming(method):
         state = {group[0].name: method.start(*(own(weights[address]) for address in group)) for group in together}
     if method.needs & DATA:

@@ -131,7 +131,7 @@ def test_groups_of_blocks_give_the_same_bits() -> None:
     model = llama(layers=3)
     addresses = find_weights(model)[0]
     weights = weights_of(model)
-    sizes = state_sizes(model, Snip(), addresses, weights.__getitem__)
+    sizes = state_sizes(model, Snip(), [[address] for address in addresses], weights.__getitem__)
     block = sum(a.view(model).numel() for a in addresses if a.block == 0) * 4
     whole = attribute(model, Snip(), SAFETY)
     for memory, expected in (
