@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from brittle_eval.attribute import own
+from brittle_eval.calibration import Example
 from brittle_eval.errors import blaming
 from brittle_eval.methods import Attribution, Weight
 from brittle_eval.sharing import Sites
@@ -42,10 +44,17 @@ def _tensors(state: Any) -> Iterator[Tensor]:
         yield from (tensor for field in fields(state) for tensor in _tensors(getattr(state, field.name)))
 
 
-def state_sizes(model: nn.Module, method: Attribution, sites: Sites, weigh: Callable[[Address], Weight]) -> dict[str, int]:
+def state_sizes(
+    model: nn.Module,
+    method: Attribution,
+    sites: Sites,
+    weigh: Callable[[Address], Weight],
+    behaviours: Mapping[str, Sequence[Example]] = MappingProxyType({}),
+) -> dict[str, int]:
     """Bytes of one behaviour's state by weight name: of what `start` makes of the weights of a site, once for equal shapes.
 
-    A state that weights share counts for the first of them, and the others count nothing.
+    A state that weights share counts for the first of them, and the others count nothing. One that holds what entered the weight
+    in every example grows to that.
     """
     known: dict[tuple[tuple[int, ...], ...], int] = {}
     sizes: dict[str, int] = {}
@@ -54,13 +63,19 @@ def state_sizes(model: nn.Module, method: Attribution, sites: Sites, weigh: Call
         if shapes not in known:
             with blaming(method):
                 known[shapes] = held(method.start(*(own(weigh(address)) for address in site)))
+            if method.gives == "example-inputs":
+                known[shapes] += scores_size(method, shapes[0], behaviours)
         sizes |= {address.name: known[shapes] if address is site[0] else 0 for address in site}
     return sizes
 
 
-def scores_size(method: Attribution, shape: Sequence[int]) -> int:
-    """Bytes of one behaviour's scores of a weight: float32, or all directions and their energies in float64."""
+def scores_size(
+    method: Attribution, shape: Sequence[int], behaviours: Mapping[str, Sequence[Example]] = MappingProxyType({})
+) -> int:
+    """Bytes of the largest behaviour's scores of a weight: float32, or all directions and their energies in float64."""
     out, width = shape
+    if method.gives == "example-inputs":
+        return 4 * width * max(map(len, behaviours.values()), default=0)
     return 8 * (out + 1) * min(out, width) if method.gives == "directions" else 4 * out * width
 
 
@@ -114,7 +129,7 @@ def estimate(
     method: Attribution,
     made: Sequence[Sequence[Address]],
     sizes: Mapping[str, int],
-    behaviours: int,
+    behaviours: Mapping[str, Sequence[Example]],
     memory: int,
     reach: Reach,
     walk: int = 0,
@@ -124,5 +139,6 @@ def estimate(
     together: dict[object, int] = {}
     for address in (address for group in made for address in group):
         key = {"weight": address.name, "block": address.block, "model": None}[reach]
-        together[key] = together.get(key, 0) + scores_size(method, address.view(model).shape)
-    return Estimate(states * behaviours, max(together.values(), default=0) * behaviours, len(made), memory, walk)
+        together[key] = together.get(key, 0) + scores_size(method, address.view(model).shape, behaviours)
+    many = len(behaviours)
+    return Estimate(states * many, max(together.values(), default=0) * many, len(made), memory, walk)

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from brittle_eval.attribute import DATA, Pass, States, accumulate, scores
@@ -16,7 +16,7 @@ from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.kept import Kept
 from brittle_eval.methods import Attribution, Context, Isolation, Weight
 from brittle_eval.regions import Part, Region, Whole
-from brittle_eval.scores import Directions
+from brittle_eval.scores import Scored
 from brittle_eval.sharing import sites
 from brittle_eval.walk import begin_walk
 from brittle_eval.weights import Address
@@ -44,7 +44,7 @@ class Search:
         self.model, self.attribution, self.isolation, self.context = model, attribution, isolation, context
         self.behaviours = {name: behaviours.get(name, ()) for name in isolation.behaviours}
         self._on_weight, self._on_unreached = on_weight, on_unreached
-        self._pending: dict[str, dict[str, Tensor | Directions]] = {name: {} for name in self.behaviours}
+        self._pending: dict[str, dict[str, Scored]] = {name: {} for name in self.behaviours}
 
     def weigh(self, address: Address) -> Weight:
         """What the attribution sees of a weight."""
@@ -122,13 +122,13 @@ def _planned(search: Search, waiting: Sequence[Address], how: Pass) -> tuple[lis
     """The groups of blocks that fit the memory, and what gives their states: several groups take one walk where one can be."""
     model, method, behaviours = search.model, search.attribution, search.behaviours
     together = sites(model, method, waiting, behaviours, how.pad_id)
-    sizes = state_sizes(model, method, together, search.weigh)
+    sizes = state_sizes(model, method, together, search.weigh, behaviours)
     made, walk = groups(waiting, sizes, len(behaviours), how.memory), None
     if len(made) > 1 and method.needs & DATA and "gradients" not in method.needs:
         walk = begin_walk(model, method, behaviours, how, together)
     room = held(walk.kept) if walk else 0
     made = groups(waiting, sizes, len(behaviours), how.memory - room)
-    how.say(str(estimate(model, method, made, sizes, len(behaviours), how.memory, search.isolation.reach, room)))
+    how.say(str(estimate(model, method, made, sizes, behaviours, how.memory, search.isolation.reach, room)))
     passes: StatesOf = partial(accumulate, model, method, behaviours=behaviours, how=how, sites=together)
     return made, walk.states if walk else passes
 

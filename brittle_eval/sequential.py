@@ -53,9 +53,10 @@ def find_region_in_order(
     search = Search(model, attribution, isolation, behaviours, context, on_unreached=on_unreached)
     blocks = by_block(addresses)
     together, made = sites(model, attribution, addresses, search.behaviours, how.pad_id), list(blocks.values())
-    sizes, walk = state_sizes(model, attribution, together, search.weigh), _walk(search, how, len(blocks), together)
+    sizes = state_sizes(model, attribution, together, search.weigh, search.behaviours)
+    walk = _walk(search, how, len(blocks), together)
     room = held(walk.kept) if walk else 0
-    how.say(str(estimate(model, attribution, made, sizes, len(search.behaviours), how.memory, isolation.reach, room)))
+    how.say(str(estimate(model, attribution, made, sizes, search.behaviours, how.memory, isolation.reach, room)))
     passes: StatesOf = partial(accumulate, model, attribution, behaviours=search.behaviours, how=how, sites=together)
     states_of = walk.observe if walk else passes
     parts = kept.load() if kept else {}

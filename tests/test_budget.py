@@ -83,7 +83,7 @@ def test_the_estimate_counts_states_of_a_group_and_scores_of_what_is_isolated_to
     together = {"weight": seen * 4, "block": block, "model": 3 * block}[reach]
     for memory, many in ((4 * block, 2), (6 * block, 1), (1, 3)):
         made = groups(addresses, sizes, 2, memory)
-        found = estimate(model, Snip(), made, sizes, 2, memory, reach)
+        found = estimate(model, Snip(), made, sizes, BEHAVIOURS, memory, reach)
         assert found.groups == len(made) == many
         assert found.states == 2 * block * {1: 3, 2: 2, 3: 1}[many]
         assert found.scores == 2 * together
