@@ -18,6 +18,7 @@ from brittle_eval.calibration import Example, collate, input_device
 from brittle_eval.isolate import as_weight, find_region
 from brittle_eval.methods import Attribution, Context, Isolation
 from brittle_eval.sequential import find_region_in_order
+from brittle_eval.sharing import sites
 from brittle_eval.weights import Fingerprint, find_weights
 
 CONTEXT = Context(lambda name: torch.Generator().manual_seed(0), lambda which: {})
@@ -88,7 +89,9 @@ class Bench:
         def contestant(size: int) -> dict[str, float]:
             started = time.perf_counter()
             weights = {address: as_weight(self.model, address, CONTEXT, base=False) for address in self.addresses}
-            states = accumulate(self.model, method, weights, {"safety": self.examples}, Pass(self.pad_id, size))["safety"]
+            data = {"safety": self.examples}
+            together = sites(self.model, method, self.addresses, data, self.pad_id)
+            states = accumulate(self.model, method, weights, data, Pass(self.pad_id, size), together)["safety"]
             between = time.perf_counter()
             for weight in weights.values():
                 scores(method, weight, states.pop(weight.name))

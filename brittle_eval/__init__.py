@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         Weight,
     )
     from brittle_eval.regions import Mask, Part, Projector, Region, Whole, chance_overlap, overlap
-    from brittle_eval.scores import Compare, Directions, highest, select, share
+    from brittle_eval.scores import Compare, Directions, ExampleInputs, highest, select, share
     from brittle_eval.units import Member, Unit, UnitKind, unit_mask
 
 __version__ = "0.1.0"
@@ -38,6 +38,7 @@ __all__ = [
     "Compare",
     "Context",
     "Directions",
+    "ExampleInputs",
     "Isolation",
     "Judge",
     "Mask",
@@ -71,7 +72,7 @@ _HOME = {
     "errors": ("BrittleError", "CannotRun", "UnknownName"),
     "hookspecs": ("hookimpl",),
     "regions": ("Mask", "Part", "Projector", "Region", "Whole", "chance_overlap", "overlap"),
-    "scores": ("Compare", "Directions", "highest", "select", "share"),
+    "scores": ("Compare", "Directions", "ExampleInputs", "highest", "select", "share"),
     "units": ("Member", "Unit", "UnitKind", "unit_mask"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -20,8 +20,8 @@ from brittle_eval.calibration import Example, collate, input_device, logits_at, 
 from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.methods import Attribution, Weight
 from brittle_eval.observe import Observer, observing
-from brittle_eval.scores import Directions
-from brittle_eval.sharing import readers
+from brittle_eval.scores import Directions, ExampleInputs, Scored
+from brittle_eval.sharing import Sites
 from brittle_eval.weights import Address
 
 States = dict[str, dict[str, Any]]
@@ -41,6 +41,8 @@ class Pass:
     """Told how the attribution will run, before it starts."""
 
 
+GIVEN: Mapping[str, type] = {"directions": Directions, "example-inputs": ExampleInputs}
+"""What `finish` must give where it is no tensor."""
 DATA: frozenset[str] = frozenset({"inputs", "outputs", "gradients"})
 """What a method may need that takes passes over the examples."""
 
@@ -51,8 +53,12 @@ def accumulate(
     weights: Mapping[Address, Weight],
     behaviours: Mapping[str, Sequence[Example]],
     how: Pass,
+    sites: Sites = (),
 ) -> States:
-    """The method's state for every behaviour and given weight, after all examples, from passes of the whole model."""
+    """The method's state for every behaviour and given weight, after all examples, from passes of the whole model.
+
+    Weights of one of the `sites` keep one state; without any, every weight has its own.
+    """
     blocks = len({address.block for address in weights})
     run = _backward if "gradients" in method.needs else _forward
 
@@ -63,7 +69,7 @@ def accumulate(
             how.on_batch(len(batch) * blocks)
 
     return {
-        behaviour: observed(model, method, weights, behaviour, examples, how, partial(passes, examples))
+        behaviour: observed(model, method, weights, behaviour, examples, sites, partial(passes, examples))
         for behaviour, examples in behaviours.items()
     }
 
@@ -74,15 +80,16 @@ def observed(
     weights: Mapping[Address, Weight],
     behaviour: str,
     examples: Sequence[Example],
-    how: Pass,
+    sites: Sites,
     run: Callable[[Observer], None],
 ) -> dict[str, Any]:
     """The state of every weight after `run` has taken all batches past the observer."""
+    if method.at != "responses" and "gradients" in method.needs:
+        raise BrittleError(f"{type(method).__name__} looks at {method.at}, where there are no gradients: mend it")
     if method.needs & DATA and not examples:
         raise BrittleError(f"{type(method).__name__} needs examples of '{behaviour}', but there are none: give pairs of it")
-    together = [[address] for address in weights]
-    if method.shares and examples:
-        together = readers(model, list(weights), min(examples, key=lambda example: len(example.ids)), how.pad_id)
+    inside = ([address for address in site if address in weights] for site in sites or [[address] for address in weights])
+    together = [group for group in inside if group]
     with blaming(method):
         state = {group[0].name: method.start(*(own(weights[address]) for address in group)) for group in together}
     if method.needs & DATA:
@@ -92,13 +99,24 @@ def observed(
     return {address.name: state[group[0].name] for group in together if group[0].name in state for address in group}
 
 
-def scores(method: Attribution, weight: Weight, state: Any) -> Tensor | Directions:
-    """Checked scores of one weight: float32 (out, in), or directions."""
+def scores(method: Attribution, weight: Weight, state: Any) -> Scored:
+    """Checked scores of one weight: float32 (out, in), or what else the method gives."""
     with blaming(method):
         value = method.finish(state, own(weight))
-    if isinstance(value, Directions) != (method.gives == "directions"):
+    if not isinstance(value, GIVEN.get(method.gives, Tensor)):
         raise BrittleError(f"{type(method).__name__} says that it gives {method.gives}, but gave {type(value).__name__}: mend it")
-    return _directions(method, weight, value) if isinstance(value, Directions) else _entries(method, weight, value.float())
+    if isinstance(value, Directions):
+        return _directions(method, weight, value)
+    if isinstance(value, ExampleInputs):
+        return _inputs(method, weight, value)
+    return _entries(method, weight, value.float())
+
+
+def _inputs(method: Attribution, weight: Weight, found: ExampleInputs) -> ExampleInputs:
+    name, width, given = type(method).__name__, weight.value.shape[1], tuple(found.values.shape)
+    if len(given) != 2 or given[1] != width:
+        raise BrittleError(f"{name} gave inputs of shape {given} for {weight.name}, expected (examples, {width})")
+    return replace(found, values=_finite(method, weight, found.values.float()))
 
 
 def _directions(method: Attribution, weight: Weight, found: Directions) -> Directions:
@@ -124,6 +142,10 @@ def _entries(method: Attribution, weight: Weight, value: Tensor) -> Tensor:
     if value.shape != weight.value.shape:
         given, wanted = tuple(value.shape), tuple(weight.value.shape)
         raise BrittleError(f"{type(method).__name__} gave scores of shape {given} for {weight.name}, expected {wanted}")
+    return _finite(method, weight, value)
+
+
+def _finite(method: Attribution, weight: Weight, value: Tensor) -> Tensor:
     if not bool(torch.stack(value.aminmax()).isfinite().all()):  # NaN is its own extreme
         raise BrittleError(
             f"{type(method).__name__} gave NaN or infinite scores for {weight.name}: "

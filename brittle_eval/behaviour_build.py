@@ -111,10 +111,8 @@ def _write(wanted: Wanted, pairs: Sequence[Pair], content: dict[str, Any]) -> No
     try:
         write_json(wanted.sidecar, content)
         write_lines(wanted.output, [asdict(pair) for pair in pairs], private=True)
-    except BaseException as error:
+    except BaseException:
         wanted.sidecar.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise BrittleError(f"--output {wanted.output}: cannot be written ({error.strerror}); nothing was left") from None
         raise
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from brittle_eval.calibration import Example, Pair, digest, drop_leaks, encode, read_pairs
+from brittle_eval.calibration import Example, Pair, digest, drop_leaks, encode, read_pairs, read_rows
 from brittle_eval.errors import BrittleError
 from brittle_eval.generate import Sampling, generate
 from brittle_eval.lm import BrittleHFLM, Turns
@@ -30,17 +30,28 @@ class Behaviour:
     examples: tuple[Example, ...]
     dropped: int
     """Prompts left out because they equal or nearly repeat an evaluation prompt."""
+    left: int = 0
+    """Pairs of a file that were not drawn."""
+    blank: int = 0
+    """Pairs of a file that have no response."""
 
     @property
     def digest(self) -> str:
         return digest(self.pairs)
 
 
-def from_file(name: str, path: Path, lm: BrittleHFLM, evaluation: Sequence[str]) -> Behaviour:
-    """A user's jsonl, without the pairs that leak from the evaluation."""
-    pairs = read_pairs(path)
-    kept, dropped = drop_leaks([pair.prompt for pair in pairs], evaluation)
-    return _made(name, [pairs[index] for index in kept], lm, dropped)
+def from_file(name: str, path: Path, lm: BrittleHFLM, evaluation: Sequence[str], pairs: int, seed: int) -> Behaviour:
+    """At most `pairs` of a user's jsonl, drawn with the seed, without those that leak from the evaluation."""
+    rows, known = read_rows(path), read_pairs(path)
+    kept, dropped = drop_leaks([pair.prompt for pair in known], evaluation)
+    chosen = _drawn(name, kept, pairs, seed)
+    made = _made(name, [known[index] for index in chosen], lm, dropped)
+    return replace(made, left=len(kept) - len(chosen), blank=len(rows) - len(known))
+
+
+def _drawn(name: str, indices: Sequence[int], most: int, seed: int) -> list[int]:
+    """At most so many of the indices, in their order: the same ones for a seed and a behaviour's name."""
+    return sorted(random.Random(f"{seed}|{name}").sample(indices, min(most, len(indices))))
 
 
 def from_prompts(
@@ -59,8 +70,7 @@ def from_prompts(
     Answers are in `kept` until the file is whole.
     """
     left, dropped = drop_leaks(prompts, evaluation)
-    chosen = sorted(random.Random(f"{seed}|{name}").sample(left, min(pairs, len(left))))
-    asked = [prompts[index] for index in chosen]
+    asked = [prompts[index] for index in _drawn(name, left, pairs, seed)]
     file = f"behaviours/{name}.jsonl"
     if not (folder.path / file).exists():
         answers = _answers(lm, asked, seed, f"answering {name} prompts", kept)
@@ -145,7 +155,15 @@ def reference_pairs(lm: BrittleHFLM, prompts: Sequence[str], folder: RunFolder, 
 
 
 def sizes(behaviours: Mapping[str, Behaviour]) -> str:
-    """`safety 121 pairs, utility 128 pairs (2 dropped as leaks)`."""
-    leaks = sum(behaviour.dropped for behaviour in behaviours.values())
-    listed = ", ".join(f"{name} {len(behaviour.pairs)} pairs" for name, behaviour in behaviours.items())
-    return f"{listed} ({leaks} prompts dropped as near evaluation prompts)" if leaks else listed
+    """`safety 121 pairs, utility 128 of 900 pairs (2 prompts dropped as near evaluation prompts, 3 pairs without a response)`."""
+    leaks, blank = (sum(getattr(one, field) for one in behaviours.values()) for field in ("dropped", "blank"))
+    listed = ", ".join(f"{name} {_size(behaviour)} pairs" for name, behaviour in behaviours.items())
+    left_out = [f"{leaks} prompts dropped as near evaluation prompts"] if leaks else []
+    left_out += [f"{blank} pairs without a response left out"] if blank else []
+    return f"{listed} ({', '.join(left_out)})" if left_out else listed
+
+
+def _size(behaviour: Behaviour) -> str:
+    """`128 of 900` where some were not drawn."""
+    count = len(behaviour.pairs)
+    return f"{count} of {count + behaviour.left}" if behaviour.left else str(count)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from brittle_eval.attribute import own
+from brittle_eval.calibration import Example
 from brittle_eval.errors import blaming
 from brittle_eval.methods import Attribution, Weight
+from brittle_eval.sharing import Sites
 from brittle_eval.weights import Address
 
 Reach = Literal["weight", "block", "model"]
@@ -42,18 +45,38 @@ def _tensors(state: Any) -> Iterator[Tensor]:
 
 
 def state_sizes(
-    model: nn.Module, method: Attribution, addresses: Sequence[Address], weigh: Callable[[Address], Weight]
+    model: nn.Module,
+    method: Attribution,
+    sites: Sites,
+    weigh: Callable[[Address], Weight],
+    behaviours: Mapping[str, Sequence[Example]] = MappingProxyType({}),
 ) -> dict[str, int]:
-    """Bytes of one behaviour's state by weight name: of what `start` makes of one weight of each shape."""
-    known: dict[tuple[int, ...], int] = {}
-    sizes = {}
-    for address in addresses:
-        shape = tuple(address.view(model).shape)
-        if shape not in known:
+    """Bytes of one behaviour's state by weight name: of what `start` makes of the weights of a site, once for equal shapes.
+
+    A state that weights share counts for the first of them, and the others count nothing. One that holds what entered the weight
+    in every example grows to that.
+    """
+    known: dict[tuple[tuple[int, ...], ...], int] = {}
+    sizes: dict[str, int] = {}
+    for site in sites:
+        shapes = tuple(tuple(address.view(model).shape) for address in site)
+        if shapes not in known:
             with blaming(method):
-                known[shape] = held(method.start(own(weigh(address))))
-        sizes[address.name] = known[shape]
+                known[shapes] = held(method.start(*(own(weigh(address)) for address in site)))
+            if method.gives == "example-inputs":
+                known[shapes] += scores_size(method, shapes[0], behaviours)
+        sizes |= {address.name: known[shapes] if address is site[0] else 0 for address in site}
     return sizes
+
+
+def scores_size(
+    method: Attribution, shape: Sequence[int], behaviours: Mapping[str, Sequence[Example]] = MappingProxyType({})
+) -> int:
+    """Bytes of the largest behaviour's scores of a weight: float32, or all directions and their energies in float64."""
+    out, width = shape
+    if method.gives == "example-inputs":
+        return 4 * width * max(map(len, behaviours.values()), default=0)
+    return 8 * (out + 1) * min(out, width) if method.gives == "directions" else 4 * out * width
 
 
 def by_block(addresses: Sequence[Address]) -> dict[int, list[Address]]:
@@ -85,26 +108,37 @@ class Estimate:
     states: int
     """Of the largest group, for all behaviours."""
     scores: int
-    """Of what the isolation must see together, for all behaviours, float32."""
+    """Of what the isolation must see together, for all behaviours."""
     groups: int
     memory: int
+    walk: int = 0
+    """Of what a walk from block to block keeps of all examples."""
 
     def __str__(self) -> str:
         number = f"{self.groups} groups of blocks" if self.groups != 1 else "one group of blocks"
-        over = "" if self.states + self.scores <= self.memory else "; more than that, and less is not possible"
+        over = "" if self.states + self.scores + self.walk <= self.memory else "; more than that, and less is not possible"
+        walk = f", {in_words(self.walk)} of hidden states" if self.walk else ""
         return (
-            f"memory beside the model: {in_words(self.states)} of states in {number}, {in_words(self.scores)} of scores "
+            f"memory beside the model: {in_words(self.states)} of states in {number}, {in_words(self.scores)} of scores{walk} "
             f"(--memory {in_words(self.memory)}{over})"
         )
 
 
 def estimate(
-    model: nn.Module, made: Sequence[Sequence[Address]], sizes: Mapping[str, int], behaviours: int, memory: int, reach: Reach
+    model: nn.Module,
+    method: Attribution,
+    made: Sequence[Sequence[Address]],
+    sizes: Mapping[str, int],
+    behaviours: Mapping[str, Sequence[Example]],
+    memory: int,
+    reach: Reach,
+    walk: int = 0,
 ) -> Estimate:
-    """Of an attribution by these groups, for an isolation of this reach."""
+    """Of an attribution by these groups, for an isolation of this reach; `walk` is what a walk holds."""
     states = max((sum(sizes[address.name] for address in group) for group in made), default=0)
     together: dict[object, int] = {}
     for address in (address for group in made for address in group):
         key = {"weight": address.name, "block": address.block, "model": None}[reach]
-        together[key] = together.get(key, 0) + 4 * address.view(model).numel()
-    return Estimate(states * behaviours, max(together.values(), default=0) * behaviours, len(made), memory)
+        together[key] = together.get(key, 0) + scores_size(method, address.view(model).shape, behaviours)
+    many = len(behaviours)
+    return Estimate(states * many, max(together.values(), default=0) * many, len(made), memory, walk)

@@ -38,7 +38,15 @@ class Example:
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Pairs from a jsonl file with the keys `prompt` and `response`."""
+    """Those pairs of a jsonl file with the keys `prompt` and `response` that have a response; BrittleError for none."""
+    pairs = [pair for pair in read_rows(path) if pair.response.strip()]
+    if not pairs:
+        raise BrittleError(f"{path} holds no pair with a response: expected jsonl lines with prompt and response")
+    return pairs
+
+
+def read_rows(path: Path) -> list[Pair]:
+    """All pairs of the file, also those with a blank response."""
     pairs = []
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -56,10 +64,7 @@ def read_pairs(path: Path) -> list[Pair]:
             ) from None
         if not isinstance(pair.prompt, str) or not isinstance(pair.response, str):
             raise BrittleError(f"{path}, line {number}: prompt and response must be texts")
-        if pair.response.strip():
-            pairs.append(pair)
-    if not pairs:
-        raise BrittleError(f"{path} holds no pair with a response: expected jsonl lines with prompt and response")
+        pairs.append(pair)
     return pairs
 
 

@@ -59,7 +59,13 @@ def _typed() -> frozenset[str]:
 @click.option(
     "--behaviour", "behaviours", multiple=True, metavar="NAME=FILE", help="Calibration pairs: jsonl with prompt and response."
 )
-@click.option("--pairs", type=int, default=128, show_default=True, help="Calibration prompts a behaviour.")
+@click.option(
+    "--pairs",
+    type=int,
+    default=128,
+    show_default=True,
+    help="At most so many calibration pairs a behaviour, drawn with the seed.",
+)
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="A local file for a data set.")
 @click.option("--base", help="Base model (before safety training): path or hub id.")
 @click.option("--judge", "judges", callback=_names, default="wei2024,refusal", show_default=True)

@@ -6,17 +6,18 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from brittle_eval.attribute import DATA, Pass, States, accumulate, scores
-from brittle_eval.budget import estimate, groups, state_sizes
+from brittle_eval.budget import estimate, groups, held, state_sizes
 from brittle_eval.calibration import Example
 from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.kept import Kept
 from brittle_eval.methods import Attribution, Context, Isolation, Weight
 from brittle_eval.regions import Part, Region, Whole
-from brittle_eval.scores import Directions
+from brittle_eval.scores import Scored
+from brittle_eval.sharing import sites
 from brittle_eval.walk import begin_walk
 from brittle_eval.weights import Address
 
@@ -43,7 +44,7 @@ class Search:
         self.model, self.attribution, self.isolation, self.context = model, attribution, isolation, context
         self.behaviours = {name: behaviours.get(name, ()) for name in isolation.behaviours}
         self._on_weight, self._on_unreached = on_weight, on_unreached
-        self._pending: dict[str, dict[str, Tensor | Directions]] = {name: {} for name in self.behaviours}
+        self._pending: dict[str, dict[str, Scored]] = {name: {} for name in self.behaviours}
 
     def weigh(self, address: Address) -> Weight:
         """What the attribution sees of a weight."""
@@ -101,14 +102,7 @@ def find_region(
     search = Search(model, attribution, isolation, behaviours, context, on_weight, on_unreached)
     parts = kept.load() if kept and isolation.reach != "model" else {}
     waiting = [address for address in addresses if address.name not in parts]
-    sizes = state_sizes(model, attribution, waiting, search.weigh)
-    made = groups(waiting, sizes, len(search.behaviours), how.memory)
-    how.say(str(estimate(model, made, sizes, len(search.behaviours), how.memory, isolation.reach)))
-    states_of: Callable[[Mapping[Address, Weight]], States]
-    states_of = partial(accumulate, model, attribution, behaviours=search.behaviours, how=how)
-    if len(made) > 1 and attribution.needs & DATA and "gradients" not in attribution.needs:
-        walk = begin_walk(model, attribution, search.behaviours, how)
-        states_of = walk.states if walk else states_of
+    made, states_of = _planned(search, waiting, how)
     for group in made:
         weights = search.weights(group)
         found = search.take(weights, states_of(weights))
@@ -118,6 +112,25 @@ def find_region(
         gc.collect()
     parts |= search.rest()
     return checked(parts, addresses, isolation)
+
+
+StatesOf = Callable[[Mapping[Address, Weight]], States]
+"""Gives the states of the weights of one group of blocks."""
+
+
+def _planned(search: Search, waiting: Sequence[Address], how: Pass) -> tuple[list[list[Address]], StatesOf]:
+    """The groups of blocks that fit the memory, and what gives their states: several groups take one walk where one can be."""
+    model, method, behaviours = search.model, search.attribution, search.behaviours
+    together = sites(model, method, waiting, behaviours, how.pad_id)
+    sizes = state_sizes(model, method, together, search.weigh, behaviours)
+    made, walk = groups(waiting, sizes, len(behaviours), how.memory), None
+    if len(made) > 1 and method.needs & DATA and "gradients" not in method.needs:
+        walk = begin_walk(model, method, behaviours, how, together)
+    room = held(walk.kept) if walk else 0
+    made = groups(waiting, sizes, len(behaviours), how.memory - room)
+    how.say(str(estimate(model, method, made, sizes, behaviours, how.memory, search.isolation.reach, room)))
+    passes: StatesOf = partial(accumulate, model, method, behaviours=behaviours, how=how, sites=together)
+    return made, walk.states if walk else passes
 
 
 def whole_region(model: nn.Module, addresses: Sequence[Address]) -> Region:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from brittle_eval.regions import Part
-    from brittle_eval.scores import Directions
+    from brittle_eval.scores import Scored
     from brittle_eval.units import Unit, UnitKind
 
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -45,7 +45,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one batch of a behaviour's examples showed of one weight, at positions whose own label is a response token.
+    """What one batch of a behaviour's examples showed of one weight, at the response tokens, or where the method looks (`at`).
 
     `inputs` and `outputs` are shared with others: read them only. Copy what you keep.
     """
@@ -66,7 +66,8 @@ class Attribution:
     """Which weights carry a behaviour: a score (out, in) for every weight; higher is more important.
 
     `start` makes the state of one weight and behaviour, `update` adds a batch, `finish` turns it into scores. What `start`
-    allocates is what `--memory` counts. Scores must be finite. One that `gives` "directions" finishes with `Directions`.
+    allocates is what `--memory` counts. Scores must be finite. One that `gives` "directions" finishes with `Directions`, one
+    that gives "example-inputs" with `ExampleInputs`.
 
     With `shares`, weights that read the very same input keep one state: `start(weight, *beside)` gets them all, `update`
     is called once a batch with what the first one showed, and `finish`, which must leave the state as it is, for each.
@@ -74,6 +75,8 @@ class Attribution:
 
     gives: ClassVar[str] = "weight-scores"
     shares: ClassVar[bool] = False
+    at: ClassVar[Literal["responses", "prompt-ends"]] = "responses"
+    """Where it looks: at the response tokens, or at the last token of each example's prompt (only without gradients)."""
 
     @property
     def needs(self) -> frozenset[Literal["inputs", "outputs", "gradients", "base"]]:
@@ -86,7 +89,7 @@ class Attribution:
     def update(self, state: Any, seen: Seen) -> Any:
         return state
 
-    def finish(self, state: Any, weight: Weight) -> Tensor | Directions:
+    def finish(self, state: Any, weight: Weight) -> Scored:
         raise TypeError(f"{type(self).__name__} defines no finish(state, weight)")
 
 
@@ -121,7 +124,7 @@ class Isolation:
         return ("safety",)
 
     def isolate(self, scores: Mapping[str, Mapping[str, Any]], context: Context) -> Mapping[str, Part]:
-        """`scores[behaviour][weight name]` is (out, in), float32, or `Directions`; gives a part for each weight name."""
+        """`scores[behaviour][weight name]` is (out, in), float32, `Directions` or `ExampleInputs`; gives a part for each name."""
         raise TypeError(f"{type(self).__name__} defines no isolate(scores, context)")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from brittle_eval.calibration import predicting
 from brittle_eval.errors import blaming
 from brittle_eval.experts import watching
 from brittle_eval.methods import Attribution, Seen
@@ -27,11 +28,14 @@ class Observer:
         self._buffers: dict[tuple[torch.device, int, int], Tensor] = {}
 
     def begin(self, ids: Tensor, mask: Tensor, responses: Tensor, first: int) -> None:
-        self.ids, self.mask, self.responses, self.first = ids, mask, responses, first
+        ends = self.method.at == "prompt-ends"
+        self.ids, self.mask, self.first = ids, mask, first
+        self.responses = predicting(responses) & ~responses if ends else responses
+        """The positions that the method looks at."""
         self._gathered = None
         self._places: dict[torch.device, tuple[Tensor, Tensor]] = {}
         starts, lengths = mask.argmax(dim=1), mask.sum(dim=1)
-        answers = responses.sum(dim=1)
+        answers = self.responses.sum(dim=1)
         self.spans = torch.stack([starts, starts + lengths, starts + lengths - answers], dim=1).tolist()
 
     def places(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -99,15 +99,22 @@ def as_file(name: str) -> str:
 
 @contextmanager
 def _replacing(file: Path, mode: int) -> Iterator[TextIO]:
-    """A text file that takes its place when it is whole; until then, and after an error, the old one stays."""
+    """A text file that takes its place when it is whole; until then, and after an error, the old one stays.
+
+    BrittleError where it cannot be written, as on a full disk.
+    """
     part = file.with_name(file.name + ".part")
-    part.unlink(missing_ok=True)
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as raw:
             yield raw
         part.replace(file)
+    except OSError as error:
+        raise BrittleError(f"cannot write {file}: {error.strerror or error}; free some space or give another place") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def write_json(file: Path, content: Any) -> Path:
@@ -143,7 +150,7 @@ class RunFolder:
                 yield self
         except Timeout:
             raise BrittleError(f"another run is writing {self.path}: wait for it or give another --output_path") from None
-        except PermissionError as error:
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
             raise BrittleError(f"cannot write {self.path}: {error.strerror}; give another --output_path") from None
 
     def _check(self) -> None:
@@ -162,9 +169,7 @@ class RunFolder:
             self.write_json("run.json", {"config": self._config, "digest": self.digest, "versions": versions()})
 
     def _file(self, name: str) -> Path:
-        file = self.path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file
+        return self.path / name
 
     def write_json(self, name: str, content: Any) -> Path:
         """Whole or not at all."""

@@ -104,7 +104,8 @@ class RegionFinder:
     def _behaviour(self, name: str) -> Behaviour:
         session, evaluation = self.session, self.session.evaluation_prompts
         if name in self.prepared.behaviour_files:
-            return from_file(name, self.prepared.behaviour_files[name], session.lm, evaluation)
+            file, options = self.prepared.behaviour_files[name], self.options
+            return from_file(name, file, session.lm, evaluation, options.pairs, options.seed)
         if name not in BEHAVIOUR_TASKS:
             raise BrittleError(f"behaviour '{name}' has no default: give pairs with --behaviour {name}=FILE")
         prompts = session.prompts(BEHAVIOUR_TASKS[name])

@@ -15,6 +15,7 @@ from brittle_eval.conditions import TEXTS_VERSION
 from brittle_eval.controls import matched_control
 from brittle_eval.data import sources
 from brittle_eval.edit import check_digests, edited
+from brittle_eval.errors import BrittleError
 from brittle_eval.prepare import Chain, Options, Prepared, load_arguments, output_folder, prepare
 from brittle_eval.presets import numbers
 from brittle_eval.record import Row, RunFolder, TaskResult
@@ -82,11 +83,21 @@ class _Run:
 
     def rows(self) -> list[Row]:
         """Unedited, then every plan with its controls."""
+        self._check_model()
         rows = [self._row("unedited", "unedited", None, Region({}), nullcontext([]))]
         for chain in self.prepared.chains:
             if chain.plan.modifications:
                 rows.extend(self._chain(chain))
         return rows
+
+    def _check_model(self) -> None:
+        """BrittleError where the folder's results are those of another checkpoint of that name."""
+        known, here = self.folder.read_json("unedited/model.json"), str(self.session.fingerprint)
+        if known not in (None, here):
+            raise BrittleError(
+                f"{self.folder.path} holds results of another model (fingerprint {known}, now {here}): "
+                "give another --output_path, or that model"
+            )
 
     def _chain(self, chain: Chain) -> Iterator[Row]:
         region = self.finder.region(chain)

@@ -68,6 +68,20 @@ class Directions:
         return torch.cat([self.vectors, self.unseen], dim=1)
 
 
+@dataclass(frozen=True, eq=False)
+class ExampleInputs:
+    """What entered one weight in each example of one behaviour."""
+
+    name: str
+    """The weight's address."""
+    values: Tensor
+    """(examples, in), float32."""
+
+
+Scored = Tensor | Directions | ExampleInputs
+"""What an attribution gives of one weight and behaviour."""
+
+
 def share(fraction: float, size: int) -> int:
     """`⌊q·n⌋` of the decimal that was typed: `share(0.29, 100)` is 29, although `floor(0.29 * 100)` is 28 in binary."""
     return int(Fraction(repr(float(fraction))) * size)

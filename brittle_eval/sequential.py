@@ -7,15 +7,16 @@ from functools import partial
 
 from transformers import PreTrainedModel
 
-from brittle_eval.attribute import DATA, Pass, States, accumulate
-from brittle_eval.budget import by_block, estimate, state_sizes
+from brittle_eval.attribute import DATA, Pass, accumulate
+from brittle_eval.budget import by_block, estimate, held, state_sizes
 from brittle_eval.calibration import Example
 from brittle_eval.edit import editing
 from brittle_eval.errors import BrittleError
-from brittle_eval.isolate import Search, checked
+from brittle_eval.isolate import Search, StatesOf, checked
 from brittle_eval.kept import Kept
-from brittle_eval.methods import Attribution, Context, Isolation, Modification, Weight
+from brittle_eval.methods import Attribution, Context, Isolation, Modification
 from brittle_eval.regions import Part, Region
+from brittle_eval.sharing import Sites, sites
 from brittle_eval.walk import Walk, begin_walk
 from brittle_eval.weights import Address, Fingerprint
 
@@ -51,11 +52,13 @@ def find_region_in_order(
     check_order(isolation)
     search = Search(model, attribution, isolation, behaviours, context, on_unreached=on_unreached)
     blocks = by_block(addresses)
-    sizes = state_sizes(model, attribution, addresses, search.weigh)
-    how.say(str(estimate(model, list(blocks.values()), sizes, len(search.behaviours), how.memory, isolation.reach)))
-    walk = _walk(search, how, len(blocks))
-    states_of: Callable[[Mapping[Address, Weight]], States]
-    states_of = walk.observe if walk else partial(accumulate, model, attribution, behaviours=search.behaviours, how=how)
+    together, made = sites(model, attribution, addresses, search.behaviours, how.pad_id), list(blocks.values())
+    sizes = state_sizes(model, attribution, together, search.weigh, search.behaviours)
+    walk = _walk(search, how, len(blocks), together)
+    room = held(walk.kept) if walk else 0
+    how.say(str(estimate(model, attribution, made, sizes, search.behaviours, how.memory, isolation.reach, room)))
+    passes: StatesOf = partial(accumulate, model, attribution, behaviours=search.behaviours, how=how, sites=together)
+    states_of = walk.observe if walk else passes
     parts = kept.load() if kept else {}
     with editing(model, context, fingerprint) as edit:
         for number, members in blocks.items():
@@ -73,12 +76,12 @@ def find_region_in_order(
     return checked(parts, addresses, isolation)
 
 
-def _walk(search: Search, how: Pass, blocks: int) -> Walk | None:
+def _walk(search: Search, how: Pass, blocks: int, together: Sites) -> Walk | None:
     """A walk for a method that can take one; what whole passes cost is said."""
     needs = search.attribution.needs
     walk = None
     if needs & DATA and "gradients" not in needs:
-        walk = begin_walk(search.model, search.attribution, search.behaviours, how)
+        walk = begin_walk(search.model, search.attribution, search.behaviours, how, together)
     if needs & DATA and walk is None:
         what = "a forward pass and a backward pass down to the block" if "gradients" in needs else "a whole pass"
         how.say(f"order=sequential: {what} for each of {blocks} blocks, over all examples")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,14 +11,32 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from brittle_eval.calibration import Example, collate, input_device
+from brittle_eval.methods import Attribution
 from brittle_eval.weights import Address
+
+Sites = Sequence[Sequence[Address]]
+"""The weights that keep one state, together; a state is that of the first of them."""
+
+
+def sites(
+    model: PreTrainedModel,
+    method: Attribution,
+    addresses: Sequence[Address],
+    behaviours: Mapping[str, Sequence[Example]],
+    pad_id: int,
+) -> Sites:
+    """Every weight alone, but for a method that `shares`: then those of a block that read one input, as a short example shows."""
+    examples = [example for known in behaviours.values() for example in known]
+    if method.shares and addresses and examples:
+        return readers(model, addresses, min(examples, key=lambda example: len(example.ids)), pad_id)
+    return [[address] for address in addresses]
 
 
 def readers(model: PreTrainedModel, addresses: Sequence[Address], example: Example, pad_id: int) -> list[list[Address]]:
-    """The weights by what they read in a pass over one example, in the model's order.
+    """The weights of a block by what they read in a pass over one example, in the model's order.
 
     One object is one input, unless it was changed in place in between, which its version counts. An expert shares nothing: it
-    reads tokens of its own.
+    reads tokens of its own. Nor do two blocks, so that it does not matter which blocks are attributed together.
     """
     read: dict[str, tuple[tuple[int, int], ...]] = {address.name: () for address in addresses}
     alive: list[Tensor] = []  # until the pass is over, so that no other tensor gets the id
@@ -38,5 +56,6 @@ def readers(model: PreTrainedModel, addresses: Sequence[Address], example: Examp
         model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
     groups: dict[object, list[Address]] = {}
     for address in addresses:
-        groups.setdefault(read[address.name] or address, []).append(address)  # one that was not reached stays alone
+        own = (address.block, read[address.name]) if read[address.name] else address  # one that was not reached stays alone
+        groups.setdefault(own, []).append(address)
     return list(groups.values())

@@ -20,6 +20,7 @@ from brittle_eval.attribute import Pass, States, batches, observed
 from brittle_eval.calibration import Example, collate, input_device
 from brittle_eval.methods import Attribution, Weight
 from brittle_eval.observe import Observer
+from brittle_eval.sharing import Sites
 from brittle_eval.weights import Address, decoder_blocks
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -42,9 +43,14 @@ class Walk:
     """All behaviours' batches in front of the block `at`; `observe` shows it to a method, `advance` goes through it."""
 
     def __init__(
-        self, model: PreTrainedModel, method: Attribution, behaviours: Mapping[str, Sequence[Example]], how: Pass
+        self,
+        model: PreTrainedModel,
+        method: Attribution,
+        behaviours: Mapping[str, Sequence[Example]],
+        how: Pass,
+        sites: Sites = (),
     ) -> None:
-        self.model, self.method, self.behaviours, self.how = model, method, behaviours, how
+        self.model, self.method, self.behaviours, self.how, self.sites = model, method, behaviours, how, sites
         self.blocks = [block for _, block in decoder_blocks(model)]
         self.at = 0
         self._batches = {name: list(self._begun(examples)) for name, examples in behaviours.items()}
@@ -71,7 +77,7 @@ class Walk:
         """The state for weights of the block `at`; with `keep`, what leaves the block is kept, which is then behind."""
         found = {
             behaviour: observed(
-                self.model, self.method, weights, behaviour, examples, self.how, partial(self._show, behaviour, keep)
+                self.model, self.method, weights, behaviour, examples, self.sites, partial(self._show, behaviour, keep)
             )
             for behaviour, examples in self.behaviours.items()
         }
@@ -86,6 +92,11 @@ class Walk:
                 batch.hidden = left
             self.how.on_batch(len(batch.ids))
 
+    @property
+    def kept(self) -> Mapping[str, Any]:
+        """What it holds of every batch: what enters a block, and what the blocks are called with."""
+        return self._batches
+
     def advance(self) -> None:
         """Through the block `at` as it is now."""
         for known in self._batches.values():
@@ -98,7 +109,7 @@ class Walk:
 
 
 def begin_walk(
-    model: PreTrainedModel, method: Attribution, behaviours: Mapping[str, Sequence[Example]], how: Pass
+    model: PreTrainedModel, method: Attribution, behaviours: Mapping[str, Sequence[Example]], how: Pass, sites: Sites = ()
 ) -> Walk | None:
     """A walk, or None where one over two examples does not give the bits of a whole pass (said with `how.say`)."""
     by_length = sorted((example for examples in behaviours.values() for example in examples), key=lambda known: len(known.ids))
@@ -111,7 +122,7 @@ def begin_walk(
     except Exception as error:  # whatever a strange model's blocks make of being called alone
         walkable, reason = False, f"calling its blocks one by one failed with {type(error).__name__}"
     if walkable:
-        return Walk(model, method, behaviours, how)
+        return Walk(model, method, behaviours, how, sites)
     how.say(f"no walk from block to block through {type(model).__name__} ({reason}): whole passes instead")
     return None
 

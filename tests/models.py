@@ -33,6 +33,7 @@ from brittle_eval.isolate import as_weight
 from brittle_eval.methods import Attribution, Context, Weight
 from brittle_eval.regions import Mask, Region
 from brittle_eval.scores import Directions
+from brittle_eval.sharing import sites
 from brittle_eval.weights import Address, find_weights
 
 gc.freeze()  # the driver collects garbage after every pass: without the libraries' own objects that takes no time
@@ -187,7 +188,8 @@ def _attribute(
     model: PreTrainedModel, method: Attribution, data: Sequence[Example], size: int, only: Sequence[Address]
 ) -> dict[str, Tensor | Directions]:
     weights = {address: weight for address, weight in weights_of(model).items() if not only or address in only}
-    states = accumulate(model, method, weights, {"safety": data}, Pass(PAD, size))["safety"]
+    together = sites(model, method, list(weights), {"safety": data}, PAD)
+    states = accumulate(model, method, weights, {"safety": data}, Pass(PAD, size), together)["safety"]
     return {weight.name: scores(method, weight, states[weight.name]) for weight in weights.values() if weight.name in states}
 
 

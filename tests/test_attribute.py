@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -36,20 +37,25 @@ def distance(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def plain_gradients(model: PreTrainedModel, example: Example) -> dict[str, Tensor]:
-    """Gradients of one example's mean response loss by autograd, from transformers' own loss over labels."""
-    ids = torch.tensor([example.ids])
-    labels = ids.clone()
-    labels[:, : example.start] = -100
-    model.zero_grad()
-    model(input_ids=ids, labels=labels).loss.backward()
-    gradients = {}
-    for address in find_weights(model)[0]:
-        grad = address.parameter(model).grad
-        assert grad is not None
-        gradients[address.name] = (grad.T if address.transposed else grad).clone()
-    model.zero_grad()
-    return gradients
+def slow_snip(model: PreTrainedModel, data: list[Example]) -> dict[str, Tensor]:
+    """|W ∘ ∂L/∂W| of one example after the other, weight by weight, then the mean; all in float64 but the caller's weights.
+
+    L is the mean of −log p over the response's tokens, one by one. That is what the released code of Wei et al. computes.
+    """
+    exact = copy.deepcopy(model).double()
+    found = {address.name: torch.zeros(address.view(model).shape, dtype=torch.float64) for address in find_weights(model)[0]}
+    for example in data:
+        exact.zero_grad()
+        logits = exact(input_ids=torch.tensor([example.ids])).logits[0].double()
+        places = range(example.start, len(example.ids))
+        loss = sum(-logits[place - 1].log_softmax(0)[example.ids[place]] for place in places) / len(places)
+        assert isinstance(loss, Tensor)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for address in find_weights(exact)[0]:
+            grad = address.parameter(exact).grad
+            assert grad is not None
+            found[address.name] += (address.view(exact) * (grad.T if address.transposed else grad)).abs() / len(data)
+    return found
 
 
 @ALL
@@ -67,14 +73,14 @@ def test_wanda_is_the_loop_over_response_tokens(name: str) -> None:
 
 @ALL
 def test_snip_is_autograd_one_example_at_a_time(name: str) -> None:
+    """As close as the issue asks: the error within 1e-6 of the scores, and the same top 3 % of every weight."""
     model = MODELS[name]()
-    found = attribute(model, Snip(), SAFETY, size=4)
-    gradients = [plain_gradients(model, example) for example in SAFETY]
-    for address in find_weights(model)[0]:
-        value = address.view(model)
-        expected = sum((value * one[address.name]).abs() for one in gradients) / len(SAFETY)
-        assert isinstance(expected, Tensor)
-        assert distance(found[address.name], expected) <= 1e-5
+    found, slow = attribute(model, Snip(), SAFETY, size=4), slow_snip(model, SAFETY)
+    for weight, expected in slow.items():
+        assert distance(found[weight].double(), expected) <= 1e-6
+        k = math.ceil(0.03 * expected.numel())
+        mine, theirs = (set(value.flatten().topk(k).indices.tolist()) for value in (found[weight], expected))
+        assert len(mine & theirs) / len(mine | theirs) >= 0.9994
 
 
 def test_a_conv1d_is_seen_as_out_by_in() -> None:
@@ -131,7 +137,7 @@ def test_groups_of_blocks_give_the_same_bits() -> None:
     model = llama(layers=3)
     addresses = find_weights(model)[0]
     weights = weights_of(model)
-    sizes = state_sizes(model, Snip(), addresses, weights.__getitem__)
+    sizes = state_sizes(model, Snip(), [[address] for address in addresses], weights.__getitem__)
     block = sum(a.view(model).numel() for a in addresses if a.block == 0) * 4
     whole = attribute(model, Snip(), SAFETY)
     for memory, expected in (

@@ -10,6 +10,7 @@ def brittle_attributions() -> dict[str, str]:
     return {
         "actsvd": "brittle_plugins.actsvd:ActSVD",
         "magnitude": "brittle_plugins.magnitude:Magnitude",
+        "prompt-ends": "brittle_plugins.prompt_ends:PromptEnds",
         "random": "brittle_plugins.random:Random",
         "snip": "brittle_plugins.snip:Snip",
         "wanda": "brittle_plugins.wanda:Wanda",
@@ -20,10 +21,12 @@ def brittle_attributions() -> dict[str, str]:
 def brittle_isolations() -> dict[str, str]:
     return {
         "bottom": "brittle_plugins.bottom:Bottom",
+        "bottom-mass": "brittle_plugins.bottom_mass:BottomMass",
         "bottom-ranks": "brittle_plugins.bottom_ranks:BottomRanks",
         "orthogonal": "brittle_plugins.orthogonal:Orthogonal",
         "heads": "brittle_plugins.heads:Heads",
         "n-m": "brittle_plugins.n_m:NM",
+        "probed-heads": "brittle_plugins.probed_heads:ProbedHeads",
         "set-difference": "brittle_plugins.set_difference:SetDifference",
         "top": "brittle_plugins.top:Top",
         "top-ranks": "brittle_plugins.top_ranks:TopRanks",

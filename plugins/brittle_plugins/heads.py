@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -50,10 +50,7 @@ class Heads(Isolation):
         values = torch.stack([self._score(head, own) for head in heads])
         wanted = self.count if self.count is not None else share(self.q, len(heads))
         taken = highest(values[None], wanted)[0].tolist()
-        region = unit_mask(head for head, inside in zip(heads, taken, strict=True) if inside)
-        touched = {member.weight for head in heads for member in (*head.members, *head.shared)}
-        empty = {name: Mask.from_dense(torch.zeros(own[name].shape, dtype=torch.bool)) for name in own if name in touched}
-        return {name: region.get(name, part) for name, part in empty.items()}
+        return masks_of(heads, [head for head, inside in zip(heads, taken, strict=True) if inside], own)
 
     def _score(self, head: Unit, scores: Mapping[str, Tensor]) -> Tensor:
         parts = [
@@ -63,3 +60,11 @@ class Heads(Isolation):
         ]
         total = torch.stack([part.sum(dtype=torch.float64).cpu() for part in parts]).sum()
         return total / sum(part.numel() for part in parts) if self.score == "mean" else total
+
+
+def masks_of(heads: Sequence[Unit], chosen: Sequence[Unit], scope: Collection[str]) -> dict[str, Part]:
+    """The chosen heads' entries, a mask for each weight in the scope that any of the heads is in."""
+    region = unit_mask(chosen)
+    shapes = {member.weight: member.shape for head in heads for member in (*head.members, *head.shared)}
+    empty = {name: Mask.from_dense(torch.zeros(shape, dtype=torch.bool)) for name, shape in shapes.items() if name in scope}
+    return {name: region.get(name, part) for name, part in empty.items()}
