@@ -24,6 +24,7 @@ from brittle_eval.methods import Judge
 from brittle_eval.organism import sha256
 from brittle_eval.prepare import BEHAVIOUR_TASKS, Options, Prepared, load_arguments, prepare
 from brittle_eval.record import versions, write_json, write_lines
+from brittle_eval.responses import Responses
 from brittle_eval.safety_words import RULE_VERSION
 from brittle_eval.weights import Fingerprint
 
@@ -65,6 +66,11 @@ class Wanted:
         """Where the set's description goes."""
         return self.output.with_name(self.output.name + ".json")
 
+    @property
+    def answers(self) -> Path:
+        """Where answers are kept until the set is there: a build that was killed goes on with them."""
+        return self.output.with_name(self.output.name + ".answers")
+
 
 def build(options: Options, wanted: Wanted, say: Say = print) -> dict[str, Any]:
     """Make a behaviour's file (jsonl: prompt, response; mode 0600) and its description beside it; gives the description.
@@ -80,18 +86,20 @@ def build(options: Options, wanted: Wanted, say: Say = print) -> dict[str, Any]:
             "take 'refusal', or a judge with segment(record)"
         )
     work = _Work(prepared, wanted, say)
-    pairs = work.pairs()
-    if not pairs:
-        raise BrittleError(f"{wanted.kind}: no pair is left ({listed(work.counts)}); give other prompts with --prompts FILE")
-    content = work.description(pairs)
-    _write(wanted, pairs, content)
-    say(f"{wanted.kind}: {listed(work.counts)}; {content['mean_response_tokens']} tokens in the mean response")
+    try:
+        pairs = work.pairs()
+        if not pairs:
+            raise BrittleError(
+                f"{wanted.kind}: no pair is left ({sifting.listed(work.counts)}); give other prompts with --prompts FILE"
+            )
+        content = work.description(pairs)
+        _write(wanted, pairs, content)
+    except BrittleError:
+        wanted.answers.unlink(missing_ok=True)
+        raise
+    wanted.answers.unlink(missing_ok=True)
+    say(f"{wanted.kind}: {sifting.listed(work.counts)}; {content['mean_response_tokens']} tokens in the mean response")
     return content
-
-
-def listed(counts: sifting.Counts) -> str:
-    """`544 prompts, 3 near evaluation prompts, …`: what is not zero."""
-    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if value)
 
 
 def _check_output(wanted: Wanted) -> None:
@@ -120,7 +128,7 @@ class _Work:
     """One set in the making. `counts` says what became of the prompts and pairs, in the order in which they were sifted."""
 
     def __init__(self, prepared: Prepared, wanted: Wanted, say: Say) -> None:
-        self.prepared, self.wanted, self.judge = prepared, wanted, prepared.judges[wanted.judge]
+        self.prepared, self.wanted, self.say, self.judge = prepared, wanted, say, prepared.judges[wanted.judge]
         self.shelf = TaskShelf(prepared.plugins.task_paths(), dict(prepared.options.model_args or {}))
         self.random = random.Random(f"{prepared.options.seed}|{wanted.kind.partition('-')[0]}")
         self.counts: sifting.Counts = {}
@@ -136,6 +144,7 @@ class _Work:
         for line in said:
             say(line)
         self.lm: BrittleHFLM = load_lm(arguments, options.device, options.batch_size, options.seed)
+        self.fingerprint = str(Fingerprint(self.lm.model))
 
     def _rows(self) -> tuple[str, list[Pair]]:
         """Where the prompts come from, and the rows; a response is empty where there is none."""
@@ -208,7 +217,8 @@ class _Work:
         temperature = 0.0 if samples is None else 1.0
         sampling = Sampling(wanted.max_gen_toks, temperature, seed=self.prepared.options.seed)
         prompts = rendered(self.lm, [row.prompt for row in rows], Turns(True, wanted.system))
-        tokens = ask(self.lm, prompts, sampling, f"answering {wanted.kind} prompts", samples or 1)
+        kept = Responses(wanted.answers, self.fingerprint, self.say)
+        tokens = ask(self.lm, prompts, sampling, f"answering {wanted.kind} prompts", samples or 1, kept)
         texts = [final_answer(str(self.lm.tokenizer.decode(answer, skip_special_tokens=True)), THINKING) for answer in tokens]
         self.counts |= {
             "answers": len(texts),
@@ -228,7 +238,7 @@ class _Work:
             "kind": wanted.kind,
             "digest": digest(pairs),
             "model": self.prepared.model_name,
-            "fingerprint": str(Fingerprint(self.lm.model)),
+            "fingerprint": self.fingerprint,
             "judge": {"name": wanted.judge, "version": self.judge.version},
             "safety_words": RULE_VERSION if wanted.kind == "utility" else None,
             "prompts": self.source,

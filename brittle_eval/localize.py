@@ -28,6 +28,7 @@ from brittle_eval.recipe import Plan, build, check, parse
 from brittle_eval.record import RunFolder, as_file
 from brittle_eval.regions import Part, Region
 from brittle_eval.responses import Responses
+from brittle_eval.sharing import sites
 from brittle_eval.truth import Agreement, agreement, average_precision, captured
 
 Say = Callable[[str], None]
@@ -158,7 +159,8 @@ class _Measured:
             base = "base" in attribution.needs
             weights = {one: as_weight(self.of.model, one, self.of.context, base=base) for one in self.of.addresses}
             asked = examples or dict.fromkeys(behaviours, ())
-            states = accumulate(self.of.model, attribution, weights, asked, how)
+            known = sites(self.of.model, attribution, self.of.addresses, asked, how.pad_id)
+            states = accumulate(self.of.model, attribution, weights, asked, how, known)
             return {
                 name: {w.name: scores(attribution, w, states[name].pop(w.name)) for w in weights.values()} for name in behaviours
             }

@@ -62,3 +62,8 @@ def sound(pairs: Sequence[Pair], counts: Counts) -> list[Pair]:
 
 def _add(counts: Counts, reason: str, number: int) -> None:
     counts[reason] = counts.get(reason, 0) + number
+
+
+def listed(counts: Counts) -> str:
+    """`544 prompts, 3 near evaluation prompts, …`: what is not zero."""
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if value)

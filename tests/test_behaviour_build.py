@@ -13,7 +13,7 @@ import jsonlines
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from brittle_eval import behaviour_build, data
+from brittle_eval import behaviour_build, data, generate
 from brittle_eval.calibration import Pair, digest, read_pairs
 from brittle_eval.cli import main
 from brittle_eval.weights import Fingerprint
@@ -153,6 +153,28 @@ def test_prompts_that_leave_no_room_for_an_answer_are_passed_over(refusing: Path
     pairs, described = built("safety-full", tmp_path, refusing, "--prompts", prompts)
     assert [pair.prompt for pair in pairs] == PROMPTS
     assert described["counts"]["too_long"] == 1
+
+
+def test_a_build_that_was_stopped_goes_on_with_its_answers(
+    refusing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """40 prompts in batches of 16: the first batch is answered before Ctrl-C, the other two after it."""
+    given = arguments("safety-full", tmp_path, refusing, "--prompts", write(tmp_path / "prompts.txt"))
+    ran, whole = [0], generate._run_batch
+
+    def counting(*arguments: Any) -> Any:
+        ran[0] += 1
+        if ran[0] == 2:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(generate, "_run_batch", counting)
+    assert main(given) == 130
+    assert stat.S_IMODE((tmp_path / "set.jsonl.answers").stat().st_mode) == 0o600
+    assert main(given) == 0
+    assert ran[0] == 4
+    assert len(read_pairs(tmp_path / "set.jsonl")) == 40
+    assert not (tmp_path / "set.jsonl.answers").exists()
 
 
 def test_a_judge_of_ones_own_says_where_an_answer_refuses(
