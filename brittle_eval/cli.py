@@ -15,6 +15,7 @@ from brittle_eval.errors import BrittleError
 
 LAZY = {
     "run": ("brittle_eval.cli_run", "Attribute, isolate, modify, and evaluate before, after and against controls."),
+    "judge": ("brittle_eval.cli_judge", "Judge a run's stored answers again, or judges against labels."),
     "behaviour": ("brittle_eval.cli_behaviour", "Make sets of prompts and responses to attribute."),
     "region": ("brittle_eval.cli_region", "Compare regions that runs have found."),
     "organism": ("brittle_eval.cli_organism", "Make the embedded model again."),
@@ -134,7 +135,22 @@ def _print_one(thing: Mapping[str, Any]) -> None:
     click.echo(f"{thing['name']}: {thing['kind']} of {thing['distribution']} {thing['version']}\n")
     click.echo(thing.get("docstring") or thing["summary"])
     click.echo()
-    keys = ("plan", "source", "licence", "file", "sha256", "rows", "hub", "url", "wheel", "gguf", "adapter", "adapter_sha256")
+    keys = (
+        "plan",
+        "method",
+        "status",
+        "source",
+        "licence",
+        "file",
+        "sha256",
+        "rows",
+        "hub",
+        "url",
+        "wheel",
+        "gguf",
+        "adapter",
+        "adapter_sha256",
+    )
     _print_table("card", [(key, str(thing[key])) for key in keys if key in thing])
     rows = [(f"{o['component']}.{o['key']}", f"= {o['default']}", o["type"]) for o in thing.get("options", ())]
     _print_table("options", rows)

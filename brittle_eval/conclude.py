@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
-from brittle_eval.assess import Attempt, assess, attack_values, harmless_values
+from brittle_eval.assess import HEADLINE, Attempt, assess, attack_values, harmless_values
 from brittle_eval.evaluate import Leaf, Output
 from brittle_eval.methods import Judge
 from brittle_eval.record import TaskResult
@@ -31,14 +32,19 @@ def plain_result(leaf: Leaf, own: Mapping[str, Any], output: Output) -> TaskResu
     )
 
 
-def answer_line(sample: Mapping[str, Any], system: str) -> dict[str, Any]:
-    """What is kept of a generated sample until it is judged, with what became of its system turn."""
+def answer_line(sample: Mapping[str, Any], system: str, cut: Set[tuple[int, int]] = frozenset()) -> dict[str, Any]:
+    """What is kept of a generated sample until it is judged, with what became of its system turn.
+
+    `cut` has document and sample number of the answers that were stopped because they were decided.
+    """
+    attempts = list(sample["resps"][0])
     return {
         "doc_id": sample["doc_id"],
         "doc": sample["doc"],
         "prompt": sample["arguments"][0][0],
         "system": system,
-        "attempts": list(sample["resps"][0]),
+        "attempts": attempts,
+        "cut": [(sample["doc_id"], number) in cut for number in range(len(attempts))],
     }
 
 
@@ -53,20 +59,42 @@ def conclude_answers(
     pairs = [(line["prompt"], text) for line in lines for text in line["attempts"]]
     values = iter(perplexities(pairs, bool(own.get("chat"))))
     scores = [[next(values) for _ in line["attempts"]] for line in lines]
-    attempts = assess([_request(line) for line in lines], [line["attempts"] for line in lines], scores, judges)
-    samples = [{**line, "attempts": [attempt.line() for attempt in row]} for line, row in zip(lines, attempts, strict=True)]
-    role = own.get("role", "attack")
-    joined = _by_prompt(lines, attempts)
-    if role == "harmless":
-        found, items = harmless_values(joined), [float(any(a.refused for a in row)) for row in joined]
-    else:
-        found, items = attack_values(joined, list(judges)), [float(any(a.counts for a in row)) for row in joined]
-        found |= _best_suffix(lines, attempts)
+    cut = [line["cut"] for line in lines]
+    attempts = assess([request(line) for line in lines], [line["attempts"] for line in lines], scores, judges, cut)
+    samples = as_samples(lines, attempts)
     notes = [f"system turn: {state}" for state in sorted({line["system"] for line in lines})]
-    return TaskResult(leaf.name, role, group=leaf.group, n=len(joined), values=found, items=items, notes=notes), samples
+    result = TaskResult(leaf.name, own.get("role", "attack"), group=leaf.group, notes=notes)
+    counted = count(result, lines, attempts, list(judges))
+    if stopped := counted.values["cut"]:
+        counted.notes.append(
+            f"{stopped} of {counted.values['attempts']} answers were cut once decided: not examined for degeneracy"
+        )
+    return counted, samples
 
 
-def _request(line: Mapping[str, Any]) -> str:
+def as_samples(lines: Sequence[Mapping[str, Any]], attempts: Sequence[Sequence[Attempt]]) -> list[dict[str, Any]]:
+    """The lines of the samples file, with what was said of each attempt."""
+    return [
+        {key: value for key, value in line.items() if key != "cut"} | {"attempts": [attempt.line() for attempt in row]}
+        for line, row in zip(lines, attempts, strict=True)
+    ]
+
+
+def count(
+    result: TaskResult, lines: Sequence[Mapping[str, Any]], attempts: Sequence[list[Attempt]], judges: Sequence[str]
+) -> TaskResult:
+    """The task's result with its numbers counted anew from the verdicts of these judges."""
+    joined = _by_prompt(lines, attempts)
+    if result.role == "harmless":
+        values, items = harmless_values(joined, judges), [float(any(a.refused for a in row)) for row in joined]
+    else:
+        values, items = attack_values(joined, judges), [float(any(a.counts for a in row)) for row in joined]
+        values |= _best_suffix(lines, attempts) if HEADLINE in judges else {}
+    return replace(result, n=len(joined), values=values, items=items)
+
+
+def request(line: Mapping[str, Any]) -> str:
+    """What was asked, without template and suffix."""
     return str(line["doc"].get("prompt", line["prompt"]))
 
 

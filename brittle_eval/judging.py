@@ -9,18 +9,46 @@ from brittle_eval.methods import Judge, Record, Verdict
 
 UNFINISHED_THINKING = "unfinished thinking"
 """The reason of a verdict on an answer that `final_answer` gives None for."""
+CUT = "the answer was cut when other judges had decided: run again without --stop-when-decided"
+"""The reason of a judge that needs more of a cut answer than is there."""
 
 
 def judge_records(judges: Mapping[str, Judge], records: Sequence[Record]) -> dict[str, list[Verdict]]:
     """One verdict a record and judge, in order, by the judge's name.
 
+    Of a record that was cut, a judge is asked for its final verdict only, and the record is unscored if it has none.
     A judge that raises on the batch is asked record by record, and where it raises again the record is unscored, with
     the exception as reason. Raises BrittleError for a judge that gives another number of verdicts, or none at all.
     """
     return {name: _judge(name, judge, records) for name, judge in judges.items()}
 
 
+def decided(judges: Mapping[str, Judge], text: str, thinking: tuple[str, str] | None = None, thinks: bool = False) -> bool:
+    """Whether no continuation of an answer's text can change any judge's verdict.
+
+    A model that `thinks` decides nothing before its trace has ended: what comes before is not judged.
+    """
+    if thinks and thinking and thinking[1] not in text:
+        return False
+    answer = final_answer(text, thinking)
+    return answer is not None and all(_final(judge, answer) is not None for judge in judges.values())
+
+
+def _final(judge: Judge, text: str) -> Verdict | None:
+    try:
+        return judge.final(text)
+    except BrittleError:
+        raise
+    except Exception:
+        return None
+
+
 def _judge(name: str, judge: Judge, records: Sequence[Record]) -> list[Verdict]:
+    whole = iter(_judge_whole(name, judge, [record for record in records if not record.cut]))
+    return [(_final(judge, record.response) or Verdict(None, CUT)) if record.cut else next(whole) for record in records]
+
+
+def _judge_whole(name: str, judge: Judge, records: Sequence[Record]) -> list[Verdict]:
     if not records:
         return []
     try:

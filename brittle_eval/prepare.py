@@ -14,6 +14,7 @@ from brittle_eval import data, organism
 from brittle_eval.cards import DatasetCard, ModelCard, datasets, models, recipes
 from brittle_eval.controls import Kind, parse_controls
 from brittle_eval.errors import BrittleError, UnknownName
+from brittle_eval.judges import choose
 from brittle_eval.methods import Attribution, Isolation, Judge, Modification
 from brittle_eval.organism import EMBEDDED
 from brittle_eval.plugins import Plugins
@@ -100,7 +101,12 @@ def prepare(options: Options) -> Prepared:
     card = None
     if options.model_args is None:
         card = models(plugins)[EMBEDDED]
-    judges = {name: plugins.get("judge", name)() for name in options.judges}
+    chosen = choose(options.judges, plugins)
+    judges = {name: one.judge for name, one in chosen.items()}
+    if later := [name for name, judge in judges.items() if judge.separate]:
+        raise BrittleError(
+            f"judge '{later[0]}' needs a model or a server of its own: run without it, then `brittle-eval judge RUN`"
+        )
     if "refusal" not in judges:
         raise BrittleError(f"--judge {','.join(options.judges)}: 'refusal' must be among them, since the headline column is its")
     tasks = options.tasks or ((EMBEDDED,) if card else ("advbench", "utility"))

@@ -13,8 +13,20 @@ import brittle_eval
 ROOT = Path(brittle_eval.__file__).parents[1]
 FLOORS = (
     ("errors", "regions", "units", "scores"),
-    ("methods", "hookspecs", "options", "scope", "recipe", "stats", "coherence", "safety_words", "overlaps", "progress"),
-    ("discovery", "plugins", "cards", "data", "store", "kept", "weights", "anatomy"),
+    (
+        "methods",
+        "hookspecs",
+        "options",
+        "scope",
+        "recipe",
+        "stats",
+        "coherence",
+        "safety_words",
+        "overlaps",
+        "progress",
+        "agreement",
+    ),
+    ("discovery", "plugins", "cards", "judges", "data", "store", "kept", "weights", "anatomy"),
     (
         "chat",
         "calibration",
@@ -32,7 +44,20 @@ FLOORS = (
         "compare",
     ),
     ("generate", "measures", "lm", "evaluate", "train"),
-    ("record", "judging", "sifting", "assess", "conclude", "listing", "table", "compare_table", "compare_plot"),
+    (
+        "record",
+        "judging",
+        "sifting",
+        "assess",
+        "conclude",
+        "comparison",
+        "verdicts",
+        "labels",
+        "listing",
+        "table",
+        "compare_table",
+        "compare_plot",
+    ),
     (
         "align",
         "organism",
@@ -43,7 +68,10 @@ FLOORS = (
         "session",
         "region_finder",
         "run",
+        "rejudge",
+        "judge_command",
         "cli_behaviour",
+        "cli_judge",
         "cli_organism",
         "cli_region",
         "cli_run",
@@ -54,7 +82,7 @@ FLOORS = (
 ORDER = [name for floor in FLOORS for name in floor]
 ONLY_IN = {
     "lm_eval": {"lm", "evaluate"},
-    "click": {"cli", "cli_behaviour", "cli_organism", "cli_region", "cli_run"},
+    "click": {"cli", "cli_behaviour", "cli_judge", "cli_organism", "cli_region", "cli_run"},
     "pluggy": {"hookspecs", "discovery"},
 }
 """Packages that few modules may import."""
