@@ -121,6 +121,8 @@ def read(file: Path, cls: type[CardType]) -> CardType:
     """One card; BrittleError where the file is no TOML or does not fit `cls`."""
     try:
         card = cls.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise BrittleError(f"card {file} cannot be read: {error.strerror}; expected a .toml file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BrittleError(f"card {file} is not TOML: {error}") from None
     except ValidationError as error:
@@ -175,3 +177,25 @@ class ModelCard(Card):
 def models(plugins: Plugins) -> dict[str, ModelCard]:
     """The model cards of all plugins."""
     return load("models", ModelCard, plugins.registry_paths())
+
+
+class JudgeCard(Card):
+    """A judge with its options: the model, its template, its labels."""
+
+    method: CardName
+    """The judge that reads them, such as `causal-lm`."""
+    source: Text
+    licence: Text
+    options: dict[str, str]
+    """As typed, by key."""
+    verified: bool = False
+    """Whether this project has run it; else `show` and the row say unverified."""
+
+
+def judges(plugins: Plugins) -> dict[str, JudgeCard]:
+    """The judge cards of all plugins; BrittleError where one has the name of a judge's method."""
+    cards = load("judges", JudgeCard, plugins.registry_paths())
+    for name, card in cards.items():
+        if name in plugins.names("judge"):
+            raise BrittleError(f"judge card '{name}' ({card.path}) has the name of a judge: rename one")
+    return cards

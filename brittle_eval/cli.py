@@ -15,6 +15,7 @@ from brittle_eval.errors import BrittleError
 
 LAZY = {
     "run": ("brittle_eval.cli_run", "Attribute, isolate, modify, and evaluate before, after and against controls."),
+    "judge": ("brittle_eval.cli_judge", "Judge a run's stored answers again, or judges against labels."),
     "behaviour": ("brittle_eval.cli_behaviour", "Make sets of prompts and responses to attribute."),
     "region": ("brittle_eval.cli_region", "Compare regions that runs have found."),
     "organism": ("brittle_eval.cli_organism", "Make the embedded model again, or models with safety in a known place."),
@@ -135,7 +136,22 @@ def _print_one(thing: Mapping[str, Any]) -> None:
     click.echo(f"{thing['name']}: {thing['kind']} of {thing['distribution']} {thing['version']}\n")
     click.echo(thing.get("docstring") or thing["summary"])
     click.echo()
-    data = ("plan", "source", "licence", "file", "sha256", "rows", "hub", "url", "requests", "wheel", "gguf", "adapter")
+    data = (
+        "plan",
+        "method",
+        "status",
+        "source",
+        "licence",
+        "file",
+        "sha256",
+        "rows",
+        "hub",
+        "url",
+        "requests",
+        "wheel",
+        "gguf",
+        "adapter",
+    )
     preset = ("preset", "max_gen_toks", "num_fewshot", "utility_limit", "condition", "seed")
     _print_table("card", [(key, _cell(thing[key])) for key in (*data, "adapter_sha256", *preset, "judges") if key in thing])
     for key in ("tasks", "samples", "system_prompts", "data", "numbers"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 from brittle_eval.assess import HEADLINE, Attempt, assess, attack_values, harmless_values
@@ -10,6 +11,7 @@ from brittle_eval.evaluate import Leaf, Output
 from brittle_eval.methods import Judge
 from brittle_eval.record import TaskResult
 from brittle_eval.stats import Rate
+from brittle_eval.sweeping import SWEEP
 
 Scorer = Callable[[Sequence[tuple[str, str]], bool], list[float | None]]
 
@@ -63,25 +65,41 @@ def conclude_answers(
     values = iter(perplexities(pairs, bool(own.get("chat"))))
     scores = [[next(values) for _ in line["attempts"]] for line in lines]
     cut = [line["cut"] for line in lines]
-    attempts = assess([_request(line) for line in lines], [line["attempts"] for line in lines], scores, judges, cut)
-    samples = [
+    attempts = assess([request(line) for line in lines], [line["attempts"] for line in lines], scores, judges, cut)
+    samples = as_samples(lines, attempts)
+    notes = [f"system turn: {state}" for state in sorted({line["system"] for line in lines})]
+    result = TaskResult(leaf.name, own.get("role", "attack"), group=leaf.group, notes=notes)
+    counted = count(result, lines, attempts, list(judges))
+    if stopped := counted.values["cut"]:
+        counted.notes.append(
+            f"{stopped} of {counted.values['attempts']} answers were cut once decided: not examined for degeneracy"
+        )
+    return counted, samples
+
+
+def as_samples(lines: Sequence[Mapping[str, Any]], attempts: Sequence[Sequence[Attempt]]) -> list[dict[str, Any]]:
+    """The lines of the samples file, with what was said of each attempt."""
+    return [
         {key: value for key, value in line.items() if key != "cut"} | {"attempts": [attempt.line() for attempt in row]}
         for line, row in zip(lines, attempts, strict=True)
     ]
-    role = own.get("role", "attack")
+
+
+def count(
+    result: TaskResult, lines: Sequence[Mapping[str, Any]], attempts: Sequence[list[Attempt]], judges: Sequence[str]
+) -> TaskResult:
+    """The task's result with its numbers counted anew from the verdicts of these judges."""
     joined = _by_prompt(lines, attempts)
-    if role == "harmless":
-        found, items = harmless_values(joined, list(judges)), [float(any(a.refused for a in row)) for row in joined]
+    if result.role == "harmless":
+        values, items = harmless_values(joined, judges), [float(any(a.refused for a in row)) for row in joined]
     else:
-        found, items = attack_values(joined, list(judges)), [float(any(a.counts for a in row)) for row in joined]
-        found |= _best_variant(lines, attempts, list(judges))
-    notes = [f"system turn: {state}" for state in sorted({line["system"] for line in lines})]
-    if found["cut"]:
-        notes.append(f"{found['cut']} of {found['attempts']} answers were cut once decided: not examined for degeneracy")
-    return TaskResult(leaf.name, role, group=leaf.group, n=len(joined), values=found, items=items, notes=notes), samples
+        values, items = attack_values(joined, judges), [float(any(a.counts for a in row)) for row in joined]
+        values |= _best_variant(lines, attempts, judges)
+    of_sweep = {key: result.values[key] for key in SWEEP if key in result.values}
+    return replace(result, n=len(joined), values=of_sweep | values, items=items)
 
 
-def _request(line: Mapping[str, Any]) -> str:
+def request(line: Mapping[str, Any]) -> str:
     """The request itself, without what an attack made of it."""
     return str(line["doc"].get("goal", line["doc"].get("prompt", line["prompt"])))
 

@@ -44,4 +44,4 @@ def brittle_task_paths() -> Iterable[Path]:  # type: ignore[empty-body]
 
 @hookspec
 def brittle_registry_paths() -> Iterable[Path]:  # type: ignore[empty-body]
-    """Folders with cards: recipes/, datasets/, models/."""
+    """Folders with cards: recipes/, datasets/, models/, judges/."""

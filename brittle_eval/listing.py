@@ -48,6 +48,7 @@ def items(plugins: Plugins) -> dict[str, list[Item]]:
     found["tasks"] = [task for folder in plugins.task_folders for task in _tasks(folder)]
     found["measures"] = [Item(name, text, "brittle-eval", __version__) for name, (_, text) in MEASURES.items()]
     found["datasets"] = [_card(card, plugins) for card in cards.datasets(plugins).values()]
+    found["judge-cards"] = [_card(card, plugins) for card in cards.judges(plugins).values()]
     found["models"] = [_card(card, plugins) for card in cards.models(plugins).values()]
     found["presets"] = [_card(card, plugins) for card in cards.presets(plugins).values()]
     return {section: sorted(rows, key=lambda row: row.name) for section, rows in found.items()}
@@ -115,6 +116,8 @@ def describe(plugins: Plugins, name: str) -> list[dict[str, Any]]:
             elif kind == "preset":
                 card = cards.presets(plugins)[name]
                 found[-1] |= card.model_dump(exclude_none=True, exclude={"version"}) | {"preset": card.title}
+            elif kind == "judge-card":
+                found[-1] |= _of_judge_card(plugins, name)
     if not found:
         raise UnknownName("name", name, {row.name for rows in known.values() for row in rows}, plugins.hint)
     return found
@@ -137,6 +140,14 @@ def _of_recipe(plugins: Plugins, name: str) -> dict[str, Any]:
         options += [_option(SCOPE, option, plan.scope.options) for option in options_of(Scope).values()]
     card = known[name]
     return {"plan": card.plan, "options": options, "source": card.source, "notes": card.notes.strip()}
+
+
+def _of_judge_card(plugins: Plugins, name: str) -> dict[str, Any]:
+    card = cards.judges(plugins)[name]
+    given = {key.replace("-", "_"): value for key, value in card.options.items()}
+    options = [_option(card.method, option, given) for option in options_of(plugins.get("judge", card.method)).values()]
+    shown = card.model_dump(include={"method", "source", "licence", "notes"})
+    return shown | {"status": "verified" if card.verified else "unverified", "options": options}
 
 
 def _option(component: str, option: Option, given: Mapping[str, str]) -> dict[str, Any]:

@@ -161,9 +161,23 @@ class Verdict:
 class Judge:
     """Reads stored answers, after the target model is done."""
 
-    counts: ClassVar[str] = "not refused"
-    """The column's heading: what a positive verdict says of an answer. Only a harmfulness judge may say "harmful"."""
     version: ClassVar[str] = "1"
+    separate: ClassVar[bool] = False
+    """Whether it loads a model or asks a server: then `brittle-eval judge` uses it, when the target model is gone."""
+    at_once: ClassVar[int] = 64
+    """Records that it is handed at a time; an interrupted `brittle-eval judge` repeats at most so many."""
+    free: ClassVar[frozenset[str]] = frozenset()
+    """Options (fields) that change no verdict, such as a batch size: verdicts made with other values of them are kept."""
+
+    @property
+    def counts(self) -> str:
+        """The column's heading: what a positive verdict says of an answer. Only a harmfulness judge may say "harmful"."""
+        return "not refused"
+
+    @property
+    def host(self) -> str | None:
+        """Where it sends answers, or None if they stay on this machine; the user must name it with --send-answers-to."""
+        return None
 
     def judge(self, records: Sequence[Record]) -> list[Verdict]:
         """One verdict a record, in order."""

@@ -16,6 +16,7 @@ from brittle_eval.cards import presets as preset_cards
 from brittle_eval.conditions import condition
 from brittle_eval.controls import Kind, parse_controls
 from brittle_eval.errors import BrittleError, UnknownName
+from brittle_eval.judges import choose
 from brittle_eval.methods import Attribution, Isolation, Judge, Modification
 from brittle_eval.organism import EMBEDDED
 from brittle_eval.plugins import Plugins
@@ -121,7 +122,12 @@ def prepare(options: Options) -> Prepared:
     card = None
     if options.model_args is None:
         card = models(plugins)[EMBEDDED]
-    judges = {name: plugins.get("judge", name)() for name in options.judges}
+    chosen = choose(options.judges, plugins)
+    judges = {name: one.judge for name, one in chosen.items()}
+    if later := [name for name, judge in judges.items() if judge.separate]:
+        raise BrittleError(
+            f"judge '{later[0]}' needs a model or a server of its own: run without it, then `brittle-eval judge RUN`"
+        )
     _check_judges(judges, options.stop_when_decided)
     tasks = options.tasks or ((EMBEDDED,) if card else ("advbench", "utility"))
     name = EMBEDDED if card else str((options.model_args or {}).get("pretrained", ""))

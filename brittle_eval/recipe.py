@@ -33,7 +33,7 @@ SHAPE = "[ATTRIBUTION+ISOLATION+]MODIFICATION{+MODIFICATION}[:key=value,...] or 
 class Component:
     """One method of a plan, or its scope; `options` holds the values that were given, as typed, by field name."""
 
-    kind: Kind | Literal["scope"]
+    kind: Kind | Literal["scope", "judge"]
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, TextIO
 import jsonlines
 from filelock import FileLock, Timeout
 
+from brittle_eval.agreement import Agreement, pooled
 from brittle_eval.errors import BrittleError
 
 SCHEMA = 1
@@ -56,6 +57,8 @@ class Row:
     tasks: list[TaskResult] = field(default_factory=list)
     data: dict[str, str] = field(default_factory=dict)
     """sha256 of every data set that was read."""
+    judges: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Every judge of the row's answers: method, version, options, what it counts."""
     batch_size: int = 0
     limited: bool = False
     preset: str = ""
@@ -139,6 +142,14 @@ class RunFolder:
         self._config = _plain(config)
         self.digest = hashlib.blake2b(json.dumps(self._config, sort_keys=True).encode(), digest_size=8).hexdigest()
 
+    @classmethod
+    def stored(cls, path: Path) -> RunFolder:
+        """The folder of a run that was made before; BrittleError where there is none."""
+        known = cls(path, {}).read_json("run.json")
+        if known is None:
+            raise BrittleError(f"{path} holds no run (no run.json): give the folder that a run printed as its results")
+        return cls(path, known["config"])
+
     @contextmanager
     def opened(self) -> Iterator[RunFolder]:
         """Make or resume the folder, for this process alone."""
@@ -149,7 +160,7 @@ class RunFolder:
                 self._check()
                 yield self
         except Timeout:
-            raise BrittleError(f"another run is writing {self.path}: wait for it or give another --output_path") from None
+            raise BrittleError(f"another process is writing {self.path}: wait for it or use another folder") from None
         except (PermissionError, NotADirectoryError, FileExistsError) as error:
             raise BrittleError(f"cannot write {self.path}: {error.strerror}; give another --output_path") from None
 
@@ -197,9 +208,23 @@ class RunFolder:
         self.write_lines(f"{row}/samples_{result.task}.jsonl", samples, private=True)
         self.write_json(f"{row}/{result.task}.json", asdict(result))
 
+    def rows(self) -> list[Row] | None:
+        """The rows of a run that is done, or None."""
+        file = self.path / "rows.jsonl"
+        if not file.exists():
+            return None
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [Row(**(row | {"tasks": [TaskResult(**task) for task in row["tasks"]]})) for row in rows]
+
     def write_rows(self, rows: Iterable[Row]) -> None:
-        """All rows of the run, and lm-eval's metrics by row and task."""
+        """All rows of the run; lm-eval's metrics by row and task, and how far the judges agree over all rows."""
         rows = list(rows)
         self.write_lines("rows.jsonl", [asdict(row) for row in rows])
         results = {row.name: {task.task: task.metrics | task.values for task in row.tasks} for row in rows}
-        self.write_json("results.json", {"results": results, "config": self._config, "versions": versions()})
+        judged = {"limited": any(row.limited for row in rows), "agreement": [asdict(pair) for pair in agreement_of(rows)]}
+        self.write_json("results.json", {"results": results, "config": self._config, "versions": versions()} | judged)
+
+
+def agreement_of(rows: Iterable[Row]) -> list[Agreement]:
+    """The agreement of every two judges over all answers of these rows."""
+    return pooled(task.values["agreement"] for row in rows for task in row.tasks if "agreement" in task.values)

@@ -11,14 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from brittle_eval.comparison import against_unedited
 from brittle_eval.conditions import TEXTS_VERSION
 from brittle_eval.controls import matched_control
 from brittle_eval.data import sources
 from brittle_eval.edit import check_digests, edited
 from brittle_eval.errors import BrittleError
+from brittle_eval.judges import identity
 from brittle_eval.prepare import Chain, Options, Prepared, load_arguments, output_folder, prepare
 from brittle_eval.presets import numbers
-from brittle_eval.record import Row, RunFolder, TaskResult
+from brittle_eval.record import Row, RunFolder
 from brittle_eval.region_finder import RegionFinder
 from brittle_eval.regions import Region
 from brittle_eval.session import Session
@@ -34,10 +36,10 @@ def run(options: Options, say: Say = print) -> tuple[list[Row], Path]:
     prepared = prepare(options)
     folder = RunFolder(output_folder(prepared), configuration(prepared))
     with folder.opened():
-        if (known := finished_rows(folder)) is not None:
+        if (known := folder.rows()) is not None:
             say(f"resumed: every row of {folder.path} is there")
             return known, folder.path
-        rows = _Run(prepared, folder, say).rows()
+        rows = against_unedited(_Run(prepared, folder, say).rows())
         folder.write_rows(rows)
         return rows, folder.path
 
@@ -61,15 +63,6 @@ def configuration(prepared: Prepared) -> dict[str, Any]:
         "adapter": card,
         "preset": prepared.preset.title if prepared.preset else None,
     }
-
-
-def finished_rows(folder: RunFolder) -> list[Row] | None:
-    """The rows of a run that is done."""
-    file = folder.path / "rows.jsonl"
-    if not file.exists():
-        return None
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return [Row(**(row | {"tasks": [TaskResult(**task) for task in row["tasks"]]})) for row in rows]
 
 
 class _Run:
@@ -145,6 +138,7 @@ class _Run:
             region=self.finder.shares(region) if kind != "unedited" else {},
             tasks=tasks,
             data=sources().digests(),
+            judges={name: identity(judge) for name, judge in self.prepared.judges.items()},
             batch_size=int(session.lm.batch_size),
             limited=self.options.limit is not None,
             preset=preset.title if preset else "",

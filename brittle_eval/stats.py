@@ -129,6 +129,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def kappa(both: int, first: int, second: int, neither: int) -> float | None:
+    """`(p_o - p_e) / (1 - p_e)`: agreement beyond chance of two judges over `n` answers that both scored.
+
+    `first` and `second` count the answers that only that one called positive. None for n = 0, and where both gave all
+    answers the same verdict, so that chance agrees fully. Cohen 1960, Educ. Psychol. Meas. 20, 37-46.
+    """
+    n = both + first + second + neither
+    chance = ((both + first) * (both + second) + (neither + first) * (neither + second)) / n**2 if n else 1.0
+    return None if chance == 1 else ((both + neither) / n - chance) / (1 - chance)
+
+
 def _quantile(level: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"confidence level {level} is not between 0 and 1")

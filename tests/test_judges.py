@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brittle_eval import Record
+from brittle_plugins.judge_gcg import GCG
 from brittle_plugins.judge_refusal import OPENING_WORDS, Refusal, normalise
 from brittle_plugins.judge_wei2024 import Wei2024
 
@@ -170,3 +171,17 @@ def test_columns_say_what_they_count() -> None:
     assert Refusal().counts == "not refused"
     assert Wei2024().counts == "no refusal phrase (wei2024)"
     assert Refusal().final("I can't help with that.") is None
+
+
+def test_gcg_is_the_notebooks_rule() -> None:
+    data = json.loads(files("brittle_plugins").joinpath("data/gcg.json").read_text(encoding="utf-8"))
+    assert data["licence"] == "MIT" and len(data["phrases"]) == len(set(data["phrases"])) == 10
+
+    def said(response: str) -> bool | None:
+        return GCG().judge([Record("", response)])[0].positive
+
+    assert said("") is said("Yes.") is said("i cannot") is True
+    for phrase in data["phrases"]:
+        assert said(f"Well, {phrase} to say so") is False
+        assert GCG().final(f"Well, {phrase}") is not None
+    assert GCG().final("Well") is None

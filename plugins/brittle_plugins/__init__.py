@@ -45,7 +45,11 @@ def brittle_modifications() -> dict[str, str]:
 @hookimpl
 def brittle_judges() -> dict[str, str]:
     return {
+        "causal-lm": "brittle_plugins.judge_causal:CausalLM",
+        "endpoint": "brittle_plugins.judge_endpoint:Endpoint",
+        "gcg": "brittle_plugins.judge_gcg:GCG",
         "refusal": "brittle_plugins.judge_refusal:Refusal",
+        "sequence-classification": "brittle_plugins.judge_classifier:SequenceClassification",
         "wei2024": "brittle_plugins.judge_wei2024:Wei2024",
         "wei2024-paper": "brittle_plugins.judge_wei2024_paper:Wei2024Paper",
     }
