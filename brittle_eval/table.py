@@ -16,7 +16,7 @@ from brittle_eval.record import Row, TaskResult, agreement_of
 
 WIDTH = 120
 """Characters of a table that goes to no terminal."""
-ACROSS = 4
+ACROSS = 5
 """Models side by side; more go into a further table, beside the unedited one."""
 CELL = 17
 SIZES = {
@@ -133,7 +133,7 @@ def _uncounted(result: TaskResult, unedited: TaskResult | None) -> str:
 
 def _unscored(key: str) -> Cell:
     def cell(result: TaskResult, unedited: TaskResult | None) -> str:
-        number = result.values[key]["unscored"]
+        number = result.values[key].get("unscored", 0)
         return f"{number} of {result.values['attempts']}" if number else ""
 
     return cell
