@@ -18,6 +18,7 @@ LAZY = {
     "behaviour": ("brittle_eval.cli_behaviour", "Make sets of prompts and responses to attribute."),
     "region": ("brittle_eval.cli_region", "Compare regions that runs have found."),
     "organism": ("brittle_eval.cli_organism", "Make the embedded model again."),
+    "suffix": ("brittle_eval.cli_suffix", "Optimise an adversarial suffix for the model under test."),
 }
 """Commands whose module is imported when they are used: module (with a command of that name), and what `--help` says."""
 

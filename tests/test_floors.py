@@ -19,6 +19,7 @@ FLOORS = (
         "chat",
         "calibration",
         "instructions",
+        "suffix_slots",
         "sharing",
         "experts",
         "observe",
@@ -31,7 +32,7 @@ FLOORS = (
         "controls",
         "compare",
     ),
-    ("generate", "measures", "lm", "evaluate", "train"),
+    ("generate", "measures", "lm", "evaluate", "train", "suffix_scores", "suffix"),
     ("record", "judging", "sifting", "assess", "conclude", "listing", "table", "compare_table", "compare_plot"),
     (
         "align",
@@ -40,6 +41,8 @@ FLOORS = (
         "base",
         "behaviours",
         "behaviour_build",
+        "suffix_trial",
+        "suffix_run",
         "session",
         "region_finder",
         "run",
@@ -47,6 +50,7 @@ FLOORS = (
         "cli_organism",
         "cli_region",
         "cli_run",
+        "cli_suffix",
         "cli",
     ),
 )
@@ -54,7 +58,7 @@ FLOORS = (
 ORDER = [name for floor in FLOORS for name in floor]
 ONLY_IN = {
     "lm_eval": {"lm", "evaluate"},
-    "click": {"cli", "cli_behaviour", "cli_organism", "cli_region", "cli_run"},
+    "click": {"cli", "cli_behaviour", "cli_organism", "cli_region", "cli_run", "cli_suffix"},
     "pluggy": {"hookspecs", "discovery"},
 }
 """Packages that few modules may import."""
