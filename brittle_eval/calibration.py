@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from brittle_eval.chat import render
 from brittle_eval.errors import BrittleError
@@ -104,14 +104,16 @@ def predicting(responses: Tensor) -> Tensor:
     return torch.nn.functional.pad(responses[:, 1:], (0, 1))
 
 
-def logits_at(model: PreTrainedModel, ids: Tensor, mask: Tensor, where: Tensor) -> Tensor:
+def logits_at(model: PreTrainedModel, ids: Tensor, mask: Tensor, where: Tensor, cache: Cache | None = None) -> Tensor:
     """The model's own logits, float32 (positions, vocabulary), where the boolean `where` (batch, longest) is true.
 
-    The output head sees these positions only. What the model does after its head (soft caps, scales) is kept.
+    The output head sees these positions only. What the model does after its head (soft caps, scales) is kept. A `cache`
+    holds what precedes the ids, which the mask covers too, and takes them up.
     """
     handle = model.get_output_embeddings().register_forward_pre_hook(lambda module, args: (args[0][where.to(args[0].device)],))
     try:
-        logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        given = {} if cache is None else {"past_key_values": cache}
+        logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **given).logits
     finally:
         handle.remove()
     return logits.float()

@@ -20,6 +20,7 @@ LAZY = {
     "region": ("brittle_eval.cli_region", "Compare regions that runs have found."),
     "organism": ("brittle_eval.cli_organism", "Make the embedded model again, or models with safety in a known place."),
     "localize": ("brittle_eval.cli_localize", "Compare what methods find with where safety was planted."),
+    "suffix": ("brittle_eval.cli_suffix", "Optimise an adversarial suffix for the model under test."),
 }
 """Commands whose module is imported when they are used: module (with a command of that name), and what `--help` says."""
 

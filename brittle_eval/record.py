@@ -120,9 +120,9 @@ def _replacing(file: Path, mode: int) -> Iterator[TextIO]:
             part.unlink(missing_ok=True)
 
 
-def write_json(file: Path, content: Any) -> Path:
-    """JSON, whole or not at all."""
-    with _replacing(file, 0o644) as raw:
+def write_json(file: Path, content: Any, *, private: bool = False) -> Path:
+    """JSON, whole or not at all; `private` files are readable by their owner only."""
+    with _replacing(file, 0o600 if private else 0o644) as raw:
         raw.write(json.dumps(_plain(content), indent=1, ensure_ascii=False) + "\n")
     return file
 
@@ -182,9 +182,9 @@ class RunFolder:
     def _file(self, name: str) -> Path:
         return self.path / name
 
-    def write_json(self, name: str, content: Any) -> Path:
-        """Whole or not at all."""
-        return write_json(self._file(name), content)
+    def write_json(self, name: str, content: Any, *, private: bool = False) -> Path:
+        """Whole or not at all; `private` files are readable by their owner only."""
+        return write_json(self._file(name), content, private=private)
 
     def read_json(self, name: str) -> Any | None:
         """The content, or None where the file is not there."""
@@ -193,6 +193,13 @@ class RunFolder:
             return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
         except (OSError, json.JSONDecodeError) as error:
             raise BrittleError(f"{file} is damaged ({error}): remove it, and the run makes it again") from None
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Whole or not at all, and readable by its owner only."""
+        file = self._file(name)
+        with _replacing(file, 0o600) as raw:
+            raw.write(text)
+        return file
 
     def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]], *, private: bool = False) -> Path:
         """jsonl, whole or not at all; `private` files are readable by their owner only."""

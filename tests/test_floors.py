@@ -46,6 +46,7 @@ FLOORS = (
         "chat",
         "calibration",
         "instructions",
+        "suffix_slots",
         "sharing",
         "experts",
         "observe",
@@ -58,7 +59,21 @@ FLOORS = (
         "controls",
         "compare",
     ),
-    ("responses", "stopping", "decoder", "generate", "measures", "lm", "asking", "showing", "evaluate", "train", "hold"),
+    (
+        "responses",
+        "stopping",
+        "decoder",
+        "generate",
+        "measures",
+        "lm",
+        "asking",
+        "showing",
+        "evaluate",
+        "train",
+        "hold",
+        "suffix_scores",
+        "suffix",
+    ),
     (
         "record",
         "judging",
@@ -83,6 +98,8 @@ FLOORS = (
         "base",
         "behaviours",
         "behaviour_build",
+        "suffix_trial",
+        "suffix_run",
         "session",
         "region_finder",
         "run",
@@ -99,6 +116,7 @@ FLOORS = (
         "cli_organism",
         "cli_region",
         "cli_run",
+        "cli_suffix",
         "cli",
     ),
 )
@@ -106,7 +124,7 @@ FLOORS = (
 ORDER = [name for floor in FLOORS for name in floor]
 ONLY_IN = {
     "lm_eval": {"lm", "evaluate"},
-    "click": {"cli", "cli_behaviour", "cli_judge", "cli_localize", "cli_organism", "cli_region", "cli_run"},
+    "click": {"cli", "cli_behaviour", "cli_judge", "cli_localize", "cli_organism", "cli_region", "cli_run", "cli_suffix"},
     "pluggy": {"hookspecs", "discovery"},
 }
 """Packages that few modules may import."""
