@@ -23,7 +23,8 @@ from brittle_eval.stats import Rate, mcnemar, paired_delta
 from brittle_eval.suffix_slots import Goal, find_slots
 from brittle_eval.suffix_trial import Trial, described
 from brittle_eval.weights import Fingerprint
-from brittle_tasks.data import load_suffixes, own_rows
+from brittle_tasks.attacks import load_suffixes
+from brittle_tasks.data import own_rows
 from tests.models import save_checkpoint
 from tests.scripted import save_scripted
 
