@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from brittle_eval.localize import Line, Located
-from brittle_eval.table import WIDTH
+from brittle_eval.table import terminal
 
+WIDEST = 600
+"""Characters of a Markdown line, which nothing may wrap."""
 COLUMNS = ("size", "precision", "recall", "AP", "change captured", "ablated", "restored")
 LEGEND = (
     "size: entries, or ranks, as many as the plant has where the method can choose · precision, recall: of the plant's entries "
@@ -24,7 +25,7 @@ LEGEND = (
 
 def show(found: Sequence[Located], console: Console | None = None, *, markdown: bool = False) -> None:
     """Print one table a plant."""
-    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = console or (Console(width=WIDEST) if markdown else terminal())
     for plant in found:
         answered = {name: _share(rate) for name, rate in plant.answered.items()}
         console.print(f"\n[bold]plant {plant.plant}[/bold]" if not markdown else f"\n### `{plant.plant}`\n", highlight=False)
@@ -40,7 +41,7 @@ def show(found: Sequence[Located], console: Console | None = None, *, markdown: 
 
 def _table(lines: Sequence[Line], markdown: bool) -> Table:
     table = Table(box=MARKDOWN if markdown else SIMPLE_HEAD, show_edge=markdown, pad_edge=markdown)
-    table.add_column("method", no_wrap=True)
+    table.add_column("method", overflow="fold")
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
     for line in lines:

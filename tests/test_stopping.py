@@ -133,7 +133,7 @@ def test_a_run_without_the_headlines_judge_has_the_judges_own_rates() -> None:
     values = attack_values(attempts, ["wei2024"])
     assert "not_refused_coherent" not in values and values["judge_wei2024"]["k"] == 2 and values["cut"] == 1
     assert "refused" not in harmless_values(attempts, ["wei2024"]) and harmless_values(attempts, ["wei2024"])["judge_wei2024"]
-    assert values["judge_wei2024_mean"] == 0.75
+    assert values["judge_wei2024_mean"]["value"] == 0.75
 
 
 @pytest.fixture(scope="module")
