@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -43,6 +44,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in LAZY:
             return super().get_command(ctx, cmd_name)
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of our tasks' arguments, which are meant so
         command: click.Command = getattr(importlib.import_module(LAZY[cmd_name][0]), cmd_name)
         return command
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any, get_args
 
@@ -51,7 +50,6 @@ def build(kind: Kind, model_args: str | None, **given: Any) -> None:
     refused. utility: pairs of an instruction set without those that concern safety; where it has no responses, the model
     answers.
     """
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     own = {key: given.pop(key) for key in ("output", "prompts", "judge", "samples", "pairs", "max_gen_toks", "system")}
     judges = tuple(dict.fromkeys((own["judge"], "refusal")))
     arguments = parse_arguments(model_args) if model_args is not None else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,6 @@ def run(**given: Any) -> None:
     from brittle_eval.sides import show_sides
     from brittle_eval.table import show, terminal
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     given["given"] = _typed()
     for key in ("model_args", "gen_kwargs", "metadata"):
         if given[key] is not None:

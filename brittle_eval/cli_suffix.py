@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,6 @@ def suffix(model_args: str | None, preset_name: str, prompts: Path | None, evalu
     from brittle_eval.suffix import Settings, preset
     from brittle_eval.suffix_run import LINES, Wanted, find
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     settings = preset(preset_name, **{field.name: given.pop(field.name) for field in fields(Settings)})
     wanted = Wanted(settings, prompts, evaluate)
     arguments = parse_arguments(model_args) if model_args is not None else None
