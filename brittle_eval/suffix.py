@@ -87,8 +87,8 @@ class State:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> State:
         """What `dataclasses.asdict` and JSON made of a state."""
-        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
-        return cls(**given)
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+        return cls(**values)
 
 
 class Search:

@@ -75,8 +75,8 @@ class Scorer:
         start = 0 if self.cached else len(slots.before)
         with torch.no_grad():
             table = self.model.get_input_embeddings()(self.allowed).float()
-            found: Tensor = (grad[0, start : start + len(suffix)].float() @ table.T).cpu()
-        return found
+            by_token: Tensor = grad[0, start : start + len(suffix)].float() @ table.T
+            return by_token.cpu()
 
     def check_cache(self, slots: Slots, suffix: Sequence[int]) -> bool:
         """Whether the cache is used; it is dropped where whole prompts give another loss than rounding (√ε) explains."""

@@ -23,7 +23,7 @@ from tests.models import save_checkpoint
 from tests.scripted import save_scripted
 from tests.test_run import rows, task
 
-BATCH, PROMPTS, SAMPLES = 3, 14, 5
+BATCH, PROMPTS, SAMPLES = 3, 24, 5
 KILLS = 10
 
 

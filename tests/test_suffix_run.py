@@ -207,13 +207,9 @@ def test_the_difference_is_paired_and_broken_answers_do_not_count(monkeypatch: p
     assert "found suffix: 0.67" in lines[2] and "found − random: +0.50" in lines[3]
 
 
-def test_a_model_that_refuses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_refuses_nothing_or_has_no_chat_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_scripted(tmp_path / "model", "Take the second road on the left.")
     assert "nothing to attack" in refused(capsys, tmp_path, tmp_path / "model")
-
-
-def test_a_model_without_a_chat_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_scripted(tmp_path / "model", REFUSAL)
     (tmp_path / "model" / "chat_template.jinja").unlink()
     assert "no chat template" in refused(capsys, tmp_path, tmp_path / "model")
 

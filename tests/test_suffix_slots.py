@@ -66,7 +66,7 @@ def test_survivors_come_back_and_others_do_not() -> None:
 
 
 def test_allowed_tokens_are_printable_and_not_special() -> None:
-    texts = [TOKENIZER.decode([token]) for token in ALLOWED]
+    texts = [str(TOKENIZER.decode([token])) for token in ALLOWED]
     assert all(text.isascii() and text.isprintable() and text not in SPECIAL for text in texts)
     assert {"!", "a", " "} <= set(texts)
     assert allowed_tokens(TOKENIZER, 50) == [token for token in ALLOWED if token < 50]
