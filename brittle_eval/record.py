@@ -134,6 +134,11 @@ def write_lines(file: Path, lines: Iterable[Mapping[str, Any]], *, private: bool
     return file
 
 
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a jsonl file; a line ends with a line feed only, since an answer may hold U+2028 and its like."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+
+
 class RunFolder:
     """A run's folder. Finished tasks are found again by the same configuration; another configuration is refused."""
 
@@ -220,8 +225,7 @@ class RunFolder:
         file = self.path / "rows.jsonl"
         if not file.exists():
             return None
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        return [Row(**(row | {"tasks": [TaskResult(**task) for task in row["tasks"]]})) for row in rows]
+        return [Row(**(row | {"tasks": [TaskResult(**task) for task in row["tasks"]]})) for row in read_lines(file)]
 
     def write_rows(self, rows: Iterable[Row]) -> None:
         """All rows of the run; lm-eval's metrics by row and task, and how far the judges agree over all rows."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +15,7 @@ from brittle_eval.judges import Chosen, described, identity
 from brittle_eval.judging import UNFINISHED_THINKING, judge_records
 from brittle_eval.methods import Judge, Record, Verdict
 from brittle_eval.progress import bar
-from brittle_eval.record import Row, RunFolder, TaskResult
+from brittle_eval.record import Row, RunFolder, TaskResult, read_lines
 from brittle_eval.verdicts import Verdicts
 
 Say = Callable[[str], None]
@@ -79,7 +78,7 @@ def stored_answers(folder: RunFolder, row: Row) -> Iterator[Answers]:
             continue
         file = folder.path / row.name / f"samples_{task.task}.jsonl"
         try:
-            lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            lines = read_lines(file)
             attempts = [[Attempt.read(attempt) for attempt in line["attempts"]] for line in lines]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BrittleError(f"{file} cannot be read ({error}): its answers are needed; run again into a new folder") from None

@@ -24,7 +24,7 @@ from brittle_eval.measures import Reference, compared, pieces, reference, token_
 from brittle_eval.prepare import Prepared
 from brittle_eval.presets import check_data, check_tasks
 from brittle_eval.progress import bar
-from brittle_eval.record import RunFolder, TaskResult
+from brittle_eval.record import RunFolder, TaskResult, read_lines
 from brittle_eval.responses import Responses
 from brittle_eval.showing import answered, check_prompts, notes_of, own_metadata
 from brittle_eval.stopping import Stopping
@@ -228,7 +228,7 @@ class Session:
         if (known := self.folder.finished(row, leaf.name)) is not None:
             return known
         file = self.folder.path / self._answers(row, leaf)
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = read_lines(file)
         own = own_metadata(self.tasks[leaf.name]) or {}
         result, samples = conclude_answers(leaf, own, lines, self.prepared.judges, self._perplexities)
         result.notes += notes_of(own, self.settings)

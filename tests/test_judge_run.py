@@ -274,3 +274,12 @@ def test_values_of_the_stored_attempts_are_those_of_the_definition(run: RunFolde
     lines = (run.path / "unedited" / "samples_embedded_harmful.jsonl").read_text().splitlines()
     attempts = [[Attempt.read(attempt) for attempt in json.loads(line)["attempts"]] for line in lines]
     assert values(run, 0) == json.loads(json.dumps(attack_values(attempts, ["wei2024", "refusal", "salty"])))
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0c", "\r"])
+def test_an_answer_may_hold_what_ends_a_line_elsewhere(tmp_path: Path, salty: Salty, mark: str) -> None:
+    run = make_run(tmp_path / "marked", {"unedited": {"embedded_harmful": [[f"First{mark}the salt"], [GIVEN]]}})
+    assert judge(run, salty) == 0
+    assert values(run, 0)["judge_salty"]["k"] == 2
+    sample = (run.path / "unedited" / "samples_embedded_harmful.jsonl").read_text(encoding="utf-8").split("\n")[0]
+    assert json.loads(sample)["attempts"][0]["text"] == f"First{mark}the salt"
