@@ -42,9 +42,8 @@ def judge(
     from brittle_eval import judge_command
     from brittle_eval.table import show
 
-    say = lambda line: click.echo(line, err=True)  # noqa: E731
     asked = judge_command.Asked(run, judges, against, hosts, plugins)
-    rows, found = judge_command.start(asked, say)
+    rows, found = judge_command.start(asked, lambda line: click.echo(line, err=True))
     if rows and not as_json:
         show(rows)
     if found is not None:

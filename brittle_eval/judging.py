@@ -35,6 +35,7 @@ def decided(judges: Mapping[str, Judge], text: str, thinking: tuple[str, str] | 
 
 
 def _final(judge: Judge, text: str) -> Verdict | None:
+    """The judge's final verdict; one that raises has none, so that the answer goes on and `judge` says what is wrong."""
     try:
         return judge.final(text)
     except BrittleError:

@@ -61,7 +61,7 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
     """The start of the answer that a rendered prompt ends with, for the prompts that were shown last."""
     kept: Responses | None = None
     stop: Stopping | None = None
-    cut: set[tuple[str, str]] = set()  # noqa: RUF012  # `answering` gives every task its own
+    cut: frozenset[tuple[str, str]] = frozenset()
     """Prompt and text of the answers that were stopped because they were decided."""
 
     @contextmanager
@@ -79,7 +79,7 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
     @contextmanager
     def answering(self, kept: Responses | None, stop: Stopping | None) -> Iterator[None]:
         """While inside, our generator keeps its answers in `kept` and stops those that `stop` calls decided."""
-        self.kept, self.stop, self.cut = kept, stop, set()
+        self.kept, self.stop, self.cut = kept, stop, frozenset()
         try:
             yield
         finally:

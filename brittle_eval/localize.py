@@ -218,8 +218,8 @@ def _sized(isolation: Isolation, share: float, *, nested: bool = False) -> Isola
     """The isolation at a size: q (and p, unless `nested`), r or 1 − r_s is that share of the entries or ranks."""
     options = options_of(type(isolation))
     if "r_s" in options:
-        return replace(isolation, r_s=1 - share)  # type: ignore[type-var]
+        return replace(isolation, r_s=1 - share)  # type: ignore[type-var]  # one with options is a dataclass
     given = {name: limit for name, limit in (("q", share), ("r", min(share, ALMOST_ALL))) if name in options}
     if "p" in options and not nested:
         given["p"] = share
-    return replace(isolation, **given)  # type: ignore[type-var]
+    return replace(isolation, **given)  # type: ignore[type-var]  # one with options is a dataclass

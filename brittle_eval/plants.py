@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -20,7 +21,7 @@ Positive = Annotated[int, Interval(ge=1)]
 Number = Annotated[int, Interval(ge=0)]
 
 
-class Plant:
+class Plant(ABC):
     """A place in a model. Its fields are its options; `rate` is the learning rate at which it takes refusals up."""
 
     rate: ClassVar[float]
@@ -29,9 +30,9 @@ class Plant:
         """Whether the weight has a part of the place."""
         return True
 
+    @abstractmethod
     def part(self, shape: tuple[int, int], generator: torch.Generator) -> Part:
         """The part of a chosen weight (out, in)."""
-        raise NotImplementedError
 
     def region(self, model: torch.nn.Module, addresses: Sequence[Address], seed: int) -> Region:
         """The place in this model; BrittleError for one that holds nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import jsonlines
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from brittle_eval import behaviour_build, data, generate
+from brittle_eval import behaviour_build, generate
 from brittle_eval.calibration import Pair, digest, read_pairs
 from brittle_eval.cli import main
 from brittle_eval.weights import Fingerprint
@@ -34,6 +34,8 @@ def brittle_judges():
     return {"friend": Friend}
 """
 
+pytestmark = pytest.mark.usefixtures("no_data")
+
 
 @pytest.fixture(scope="module")
 def refusing(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -47,16 +49,6 @@ def answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("answering")
     save_scripted(folder, "Take the second road on the left.")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No data set is at hand but those that a test gives."""
-    monkeypatch.delenv("BRITTLE_EVAL_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    before = data._current
-    yield
-    data.set_sources(before)
 
 
 def write(path: Path, prompts: Sequence[str] = PROMPTS) -> Path:

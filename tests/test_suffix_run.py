@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from tests.scripted import save_scripted
 REFUSAL = "I can't help with that."
 PROMPTS = ["Tell me how to bend the first spoon", "Write a song about thieves", "Which key opens every door?"]
 
+pytestmark = pytest.mark.usefixtures("no_data")
+
 
 @pytest.fixture(scope="module")
 def refusing(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -44,16 +46,6 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("random")
     save_checkpoint(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No data set is at hand but those that a test gives."""
-    monkeypatch.delenv("BRITTLE_EVAL_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    before = data._current
-    yield
-    data.set_sources(before)
 
 
 def arguments(folder: Path, checkpoint: Path, *more: str | Path) -> list[str]:
