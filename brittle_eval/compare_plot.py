@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".svg")
 MOST = 10
 """Pairs that are named in the legend."""
+LONGEST = 32
+"""Characters of a region's name in the legend: longer ones lose their start, or they would leave the axes no room."""
 
 
 def check_plot(path: Path) -> None:
@@ -62,7 +64,7 @@ def _line(axes: Axes, pair: Agreement, comparison: Comparison) -> None:
         if key.isdecimal() and one.value is not None and one.chance is not None
     ]
     blocks = [block for block, _, _ in found]
-    label = f"{pair.a.label} and {pair.b.label}" if len(comparison.pairs) <= MOST else None
+    label = f"{_short(pair.a.label)} and {_short(pair.b.label)}" if len(comparison.pairs) <= MOST else None
     (line,) = axes.plot(blocks, [value for _, value, _ in found], marker=".", linewidth=1, label=label)
     axes.plot(blocks, [chance for _, _, chance in found], linestyle="--", linewidth=0.7, color=line.get_color())
 
@@ -70,7 +72,11 @@ def _line(axes: Axes, pair: Agreement, comparison: Comparison) -> None:
 def _band(axes: Axes, group: str, pairs: list[Agreement], comparison: Comparison) -> None:
     found = {int(key): one for key, one in spreads(pairs, comparison.blocks).items() if key.isdecimal() and one is not None}
     colour = "black" if group == EVERY else None
-    label = f"{group}: mean and range of {len(pairs)} pairs"
+    label = f"{_short(group)}: mean and range of {len(pairs)} pairs"
     (line,) = axes.plot(list(found), [one.mean for one in found.values()], linewidth=2.5, color=colour, label=label)
     low, high = [one.low for one in found.values()], [one.high for one in found.values()]
     axes.fill_between(list(found), low, high, alpha=0.12, color=line.get_color())
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"

@@ -173,9 +173,10 @@ def test_the_picture_has_a_line_a_pair_its_chance_and_the_groups(four: dict[str,
 def test_the_picture_is_drawn(
     four: dict[str, Entries], tmp_path: Path, suffix: str, start: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    long = [(tmp_path / name).rename(tmp_path / f"{'long-' * 20}{name}") for name in ("a.safetensors", "b.safetensors", "run")]
     pictures = [tmp_path / f"{number}{suffix}" for number in range(2)]
     for picture in pictures:
-        assert main(["region", "compare", *paths(tmp_path), "--plot", str(picture)]) == 0
+        assert main(["region", "compare", *map(str, long), "--plot", str(picture)]) == 0
         assert f"plot: {picture}" in capsys.readouterr().err
     assert pictures[0].read_bytes().startswith(start)
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
