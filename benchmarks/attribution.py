@@ -26,10 +26,10 @@ from results import keep, verdicts
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from brittle_eval.align import worded
-from brittle_eval.calibration import Example, encode
+from brittle_eval.behaviour.calibration import Example, encode
 from brittle_eval.cards import models
-from brittle_eval.organism import EMBEDDED, aligned
+from brittle_eval.organisms.align import worded
+from brittle_eval.organisms.organism import EMBEDDED, aligned
 from brittle_eval.plugins import Plugins
 from brittle_tasks.data import own_rows
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from brittle_eval.calibration import Example, Pair, encode
-from brittle_eval.coherence import degenerate, long_enough
+from brittle_eval.behaviour.calibration import Example, Pair, encode
 from brittle_eval.errors import BrittleError
-from brittle_eval.measures import perplexities
+from brittle_eval.evaluation.coherence import degenerate, long_enough
+from brittle_eval.evaluation.measures import perplexities
 
 LABELLED = Path(__file__).parent.parent / "tests/data/coherence.jsonl"
 

@@ -13,12 +13,12 @@ import torch
 from rich.table import Table
 from transformers import PreTrainedModel
 
-from brittle_eval.attribute import Pass, accumulate, batches, scores
-from brittle_eval.calibration import Example, collate, input_device
-from brittle_eval.isolate import as_weight, find_region
+from brittle_eval.behaviour.calibration import Example, collate, input_device
+from brittle_eval.engine.attribute import Pass, accumulate, batches, scores
+from brittle_eval.engine.isolate import as_weight, find_region
+from brittle_eval.engine.sequential import find_region_in_order
+from brittle_eval.engine.sharing import sites
 from brittle_eval.methods import Attribution, Context, Isolation
-from brittle_eval.sequential import find_region_in_order
-from brittle_eval.sharing import sites
 from brittle_eval.weights import Fingerprint, find_weights
 
 CONTEXT = Context(lambda name: torch.Generator().manual_seed(0), lambda which: {})

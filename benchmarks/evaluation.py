@@ -32,14 +32,14 @@ from transformers import AutoModelForCausalLM
 
 from brittle_eval.cards import datasets, models
 from brittle_eval.data import from_options, set_sources
-from brittle_eval.evaluate import Settings, TaskShelf, own_metadata, turns_of
-from brittle_eval.generate import Sampling, generate
-from brittle_eval.judging import decided
-from brittle_eval.lm import BrittleHFLM, Turns, load_lm
+from brittle_eval.evaluation.evaluate import Settings, TaskShelf, own_metadata, turns_of
+from brittle_eval.evaluation.generate import Sampling, generate
+from brittle_eval.evaluation.lm import BrittleHFLM, Turns, load_lm
+from brittle_eval.evaluation.stopping import Stopping
+from brittle_eval.judgement.judging import decided
 from brittle_eval.methods import Judge, Record
-from brittle_eval.organism import EMBEDDED, aligned, published
+from brittle_eval.organisms.organism import EMBEDDED, aligned, published
 from brittle_eval.plugins import Plugins
-from brittle_eval.stopping import Stopping
 from brittle_tasks.data import own_rows
 
 CONSOLE = Console(width=120)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.calibration import Example
+from brittle_eval.behaviour.calibration import Example
 from brittle_eval.weights import Address, decoder_blocks
 
 

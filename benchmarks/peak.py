@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from brittle_eval.attribute import Pass
-from brittle_eval.calibration import Example
-from brittle_eval.isolate import find_region
+from brittle_eval.behaviour.calibration import Example
+from brittle_eval.engine.attribute import Pass
+from brittle_eval.engine.isolate import find_region
 from brittle_eval.methods import Context
 from brittle_eval.plugins import Plugins
 from brittle_eval.weights import find_weights

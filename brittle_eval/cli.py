@@ -15,13 +15,13 @@ from brittle_eval import __version__
 from brittle_eval.errors import BrittleError
 
 LAZY = {
-    "run": ("brittle_eval.cli_run", "Attribute, isolate, modify, and evaluate before, after and against controls."),
-    "judge": ("brittle_eval.cli_judge", "Judge a run's stored answers again, or judges against labels."),
-    "behaviour": ("brittle_eval.cli_behaviour", "Make sets of prompts and responses to attribute."),
-    "region": ("brittle_eval.cli_region", "Compare regions that runs have found."),
-    "organism": ("brittle_eval.cli_organism", "Make the embedded model again, or models with safety in a known place."),
-    "localize": ("brittle_eval.cli_localize", "Compare what methods find with where safety was planted."),
-    "suffix": ("brittle_eval.cli_suffix", "Optimise an adversarial suffix for the model under test."),
+    "run": ("brittle_eval.commands.cli_run", "Attribute, isolate, modify, and evaluate before, after and against controls."),
+    "judge": ("brittle_eval.commands.cli_judge", "Judge a run's stored answers again, or judges against labels."),
+    "behaviour": ("brittle_eval.commands.cli_behaviour", "Make sets of prompts and responses to attribute."),
+    "region": ("brittle_eval.commands.cli_region", "Compare regions that runs have found."),
+    "organism": ("brittle_eval.commands.cli_organism", "Make the embedded model again, or models with safety in a known place."),
+    "localize": ("brittle_eval.commands.cli_localize", "Compare what methods find with where safety was planted."),
+    "suffix": ("brittle_eval.commands.cli_suffix", "Optimise an adversarial suffix for the model under test."),
 }
 """Commands whose module is imported when they are used: module (with a command of that name), and what `--help` says."""
 

@@ -18,7 +18,7 @@ import yaml  # type: ignore[import-untyped]
 from click.testing import CliRunner
 
 from brittle_eval import cards, cli, hookspecs, methods, units
-from brittle_eval.conditions import CONDITIONS
+from brittle_eval.evaluation.conditions import CONDITIONS
 from brittle_eval.listing import docstring
 from brittle_eval.options import options_of
 from brittle_eval.plugins import CONTRACTS, Entry, Plugins

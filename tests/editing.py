@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.edit import edited
+from brittle_eval.engine.edit import edited
 from brittle_eval.methods import Context, Modification, Weight
 from brittle_eval.regions import Part, Region
 from brittle_eval.weights import Fingerprint, find_weights

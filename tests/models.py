@@ -27,13 +27,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from brittle_eval.attribute import Pass, accumulate, scores
-from brittle_eval.calibration import Example
-from brittle_eval.isolate import as_weight
+from brittle_eval.behaviour.calibration import Example
+from brittle_eval.engine.attribute import Pass, accumulate, scores
+from brittle_eval.engine.isolate import as_weight
+from brittle_eval.engine.sharing import sites
 from brittle_eval.methods import Attribution, Context, Weight
 from brittle_eval.regions import Mask, Region
 from brittle_eval.scores import Directions
-from brittle_eval.sharing import sites
 from brittle_eval.weights import Address, find_weights
 
 gc.freeze()  # the driver collects garbage after every pass: without the libraries' own objects that takes no time

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from brittle_eval.comparison import against_unedited
-from brittle_eval.conclude import conclude_answers
-from brittle_eval.evaluate import Leaf
-from brittle_eval.judges import identity
+from brittle_eval.evaluation.conclude import conclude_answers
+from brittle_eval.evaluation.evaluate import Leaf
+from brittle_eval.judgement.judges import identity
 from brittle_eval.methods import Judge
-from brittle_eval.record import Row, RunFolder, TaskResult
+from brittle_eval.running.comparison import against_unedited
+from brittle_eval.running.record import Row, RunFolder, TaskResult
 from brittle_plugins.judge_refusal import Refusal
 from brittle_plugins.judge_wei2024 import Wei2024
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from brittle_eval.calibration import Example
-from brittle_eval.suffix_slots import Goal, Slots, allowed_tokens, find_slots
+from brittle_eval.behaviour.calibration import Example
+from brittle_eval.gcg.suffix_slots import Goal, Slots, allowed_tokens, find_slots
 from tests.models import VOCABULARY, tokenizer
 
 TOKENIZER = tokenizer()

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from brittle_eval import Attribution, BrittleError, Directions, Seen, Weight
-from brittle_eval.attribute import Pass, accumulate
-from brittle_eval.calibration import Example
-from brittle_eval.sharing import readers
+from brittle_eval.behaviour.calibration import Example
+from brittle_eval.engine.attribute import Pass, accumulate
+from brittle_eval.engine.sharing import readers
 from brittle_eval.weights import find_weights
 from brittle_plugins.actsvd import ActSVD
 from tests.models import MODELS, PAD, attribute, biased, directions, examples, in_dtype, llama, weights_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brittle_eval.agreement import agreed, pooled
+from brittle_eval.judgement.agreement import agreed, pooled
 from brittle_eval.stats import kappa
 
 VERDICT = st.sampled_from([True, False, None])

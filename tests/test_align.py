@@ -13,10 +13,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from brittle_eval.align import Alignment, align, whole_sentences, with_systems, worded
-from brittle_eval.calibration import Pair, read_pairs
+from brittle_eval.behaviour.calibration import Pair, read_pairs
 from brittle_eval.methods import Judge, Record, Verdict
-from brittle_eval.train import Training
+from brittle_eval.organisms.align import Alignment, align, whole_sentences, with_systems, worded
+from brittle_eval.organisms.train import Training
 from brittle_tasks.data import own_rows
 from tests.models import save_checkpoint, tokenizer
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import pytest
 
-from brittle_eval import asking
-from brittle_eval.asking import SelfChecking, Sweeping, label, points, says_yes
-from brittle_eval.conditions import WITHHELD
 from brittle_eval.errors import BrittleError
-from brittle_eval.lm import Turns, load_lm
-from brittle_eval.sweeping import sweep_values
+from brittle_eval.evaluation import asking
+from brittle_eval.evaluation.asking import SelfChecking, Sweeping, label, points, says_yes
+from brittle_eval.evaluation.conditions import WITHHELD
+from brittle_eval.evaluation.lm import Turns, load_lm
+from brittle_eval.evaluation.sweeping import sweep_values
 from tests.scripted import save_scripted
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brittle_eval.assess import Attempt, attack_values, harmless_values
+from brittle_eval.evaluation.assess import Attempt, attack_values, harmless_values
 from brittle_eval.methods import Verdict
 from brittle_eval.stats import cluster_bootstrap
 

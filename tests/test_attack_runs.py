@@ -11,9 +11,9 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from brittle_eval.cli import main
-from brittle_eval.conditions import WITHHELD
-from brittle_eval.record import Row, TaskResult
-from brittle_eval.sides import show_sides, sides
+from brittle_eval.evaluation.conditions import WITHHELD
+from brittle_eval.running.record import Row, TaskResult
+from brittle_eval.running.sides import show_sides, sides
 from tests.models import save_checkpoint
 from tests.scripted import save_scripted
 from tests.test_chat import RAISING

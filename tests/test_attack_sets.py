@@ -11,10 +11,10 @@ import pytest
 import brittle_registry
 import brittle_tasks
 from brittle_eval import data
-from brittle_eval.attack_sets import attacks, members, sets
 from brittle_eval.cards import DatasetCard, load
 from brittle_eval.errors import BrittleError, CannotRun, UnknownName
-from brittle_eval.evaluate import Settings, TaskShelf, own_metadata
+from brittle_eval.evaluation.attack_sets import attacks, members, sets
+from brittle_eval.evaluation.evaluate import Settings, TaskShelf, own_metadata
 
 CARDS = load("datasets", DatasetCard, brittle_registry.brittle_registry_paths())
 SETS = {"embedded", "harmbench", "harmfulq", "jailbreakbench", "maliciousinstruct", "strongreject"}

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval import attribute as attribute_module
-from brittle_eval.budget import groups, state_sizes
-from brittle_eval.calibration import Example, collate
+from brittle_eval.behaviour.calibration import Example, collate
+from brittle_eval.engine import attribute as attribute_module
+from brittle_eval.engine.budget import groups, state_sizes
 from brittle_eval.methods import Attribution
 from brittle_eval.weights import find_weights
 from brittle_plugins.snip import Snip

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from brittle_eval.attribute import Pass, accumulate
+from brittle_eval.engine.attribute import Pass, accumulate
 from brittle_eval.errors import BrittleError
 from brittle_eval.methods import Attribution, Seen, Weight
 from brittle_eval.weights import Fingerprint, find_weights

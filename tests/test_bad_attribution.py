@@ -13,11 +13,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from brittle_eval import region_finder
 from brittle_eval.cli import main
+from brittle_eval.engine import region_finder
+from brittle_eval.engine.isolate import find_region
 from brittle_eval.errors import BrittleError
-from brittle_eval.isolate import find_region
-from brittle_eval.record import write_lines
+from brittle_eval.running.record import write_lines
 from brittle_eval.store import load_region
 from tests.models import save_checkpoint
 from tests.test_bad_input import calibration, checkpoint, refused

@@ -13,9 +13,10 @@ import jsonlines
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from brittle_eval import behaviour_build, generate
-from brittle_eval.calibration import Pair, digest, read_pairs
+from brittle_eval.behaviour import behaviour_build
+from brittle_eval.behaviour.calibration import Pair, digest, read_pairs
 from brittle_eval.cli import main
+from brittle_eval.evaluation import generate
 from brittle_eval.weights import Fingerprint
 from brittle_tasks.data import own_rows
 from tests.scripted import save_scripted

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from brittle_eval.behaviours import Behaviour, from_file, sizes
-from brittle_eval.calibration import Pair
+from brittle_eval.behaviour.behaviours import Behaviour, from_file, sizes
+from brittle_eval.behaviour.calibration import Pair
 from brittle_eval.errors import BrittleError
 from tests.models import tokenizer
 

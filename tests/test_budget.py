@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from brittle_eval import sharing
-from brittle_eval.attribute import Pass, accumulate
-from brittle_eval.budget import Reach, estimate, groups, held, in_words, scores_size, state_sizes
-from brittle_eval.isolate import find_region
+from brittle_eval.engine import sharing
+from brittle_eval.engine.attribute import Pass, accumulate
+from brittle_eval.engine.budget import Reach, estimate, groups, held, in_words, scores_size, state_sizes
+from brittle_eval.engine.isolate import find_region
+from brittle_eval.engine.sequential import find_region_in_order
+from brittle_eval.engine.sharing import readers, sites
+from brittle_eval.engine.walk import begin_walk
 from brittle_eval.methods import Attribution, Weight
 from brittle_eval.scope import Scope
-from brittle_eval.sequential import find_region_in_order
-from brittle_eval.sharing import readers, sites
-from brittle_eval.walk import begin_walk
 from brittle_eval.weights import Fingerprint, find_weights
 from brittle_plugins.ablate import Ablate
 from brittle_plugins.actsvd import ActSVD

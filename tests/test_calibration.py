@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brittle_eval.calibration import (
+from brittle_eval.behaviour.calibration import (
     Example,
     Pair,
     collate,

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from brittle_eval.chat import render
 from brittle_eval.errors import BrittleError, CannotRun
+from brittle_eval.evaluation.chat import render
 
 REQUEST = "How tall is a giraffe?"
 SYSTEM = "Answer like a pirate."

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brittle_eval.coherence import MAX_PERPLEXITY, MIN_LOOPS, MIN_PERPLEXITY_WORDS, degenerate, long_enough
+from brittle_eval.evaluation.coherence import MAX_PERPLEXITY, MIN_LOOPS, MIN_PERPLEXITY_WORDS, degenerate, long_enough
 
 LABELLED = Path(__file__).parent / "data/coherence.jsonl"
 ROWS: list[dict[str, Any]] = [json.loads(line) for line in LABELLED.read_text(encoding="utf-8").splitlines()]

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from brittle_eval.cli import main
-from brittle_eval.compare import compare
-from brittle_eval.compare_plot import draw
+from brittle_eval.comparing.compare import compare
+from brittle_eval.comparing.compare_plot import draw
 from brittle_eval.regions import Mask, Region
 from brittle_eval.store import save_region
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from brittle_eval.comparison import VERSUS, against_unedited
-from brittle_eval.record import Row, TaskResult
+from brittle_eval.running.comparison import VERSUS, against_unedited
+from brittle_eval.running.record import Row, TaskResult
 from brittle_eval.stats import paired_delta
 
 

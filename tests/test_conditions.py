@@ -10,11 +10,20 @@ from typing import Any
 import pytest
 
 from brittle_eval import data
-from brittle_eval.conditions import CONDITIONS, CONTEXT, EXEMPLARS, INSTRUCTION, WITHHELD, condition, system_digest, system_text
 from brittle_eval.errors import BrittleError, CannotRun, UnknownName
-from brittle_eval.lm import BrittleHFLM, Turns, load_lm
+from brittle_eval.evaluation.conditions import (
+    CONDITIONS,
+    CONTEXT,
+    EXEMPLARS,
+    INSTRUCTION,
+    WITHHELD,
+    condition,
+    system_digest,
+    system_text,
+)
+from brittle_eval.evaluation.lm import BrittleHFLM, Turns, load_lm
+from brittle_eval.evaluation.showing import Settings, notes_of, turns_of
 from brittle_eval.methods import Record
-from brittle_eval.showing import Settings, notes_of, turns_of
 from brittle_plugins.judge_refusal import Refusal
 from brittle_tasks.data import SPLITS, own_rows
 from tests.models import save_checkpoint

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.controls import Kind, matched_control, parse_controls
+from brittle_eval.engine.controls import Kind, matched_control, parse_controls
+from brittle_eval.engine.isolate import whole_region
 from brittle_eval.errors import BrittleError
-from brittle_eval.isolate import whole_region
 from brittle_eval.regions import Mask, Region
 from brittle_eval.scores import highest
 from brittle_eval.weights import find_weights

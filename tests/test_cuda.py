@@ -10,11 +10,11 @@ from accelerate import dispatch_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from brittle_eval.attribute import Pass
-from brittle_eval.isolate import find_region
+from brittle_eval.engine.attribute import Pass
+from brittle_eval.engine.isolate import find_region
+from brittle_eval.engine.sequential import find_region_in_order
 from brittle_eval.methods import Attribution
 from brittle_eval.regions import Region
-from brittle_eval.sequential import find_region_in_order
 from brittle_eval.weights import Fingerprint, find_weights
 from brittle_plugins.ablate import Ablate
 from brittle_plugins.set_difference import SetDifference

@@ -16,8 +16,8 @@ import pytest
 import brittle_eval
 from brittle_eval import cards, hookspecs
 from brittle_eval.cli import cli
-from brittle_eval.cli_run import run
-from brittle_eval.evaluate import TaskShelf
+from brittle_eval.commands.cli_run import run
+from brittle_eval.evaluation.evaluate import TaskShelf
 from brittle_eval.listing import MEASURES
 from brittle_eval.plugins import Plugins
 from brittle_eval.recipe import build, check, parse

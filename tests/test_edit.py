@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.edit import check_digests, edited
+from brittle_eval.engine.edit import check_digests, edited
+from brittle_eval.engine.isolate import whole_region
 from brittle_eval.errors import BrittleError
-from brittle_eval.isolate import whole_region
 from brittle_eval.methods import Context
 from brittle_eval.regions import Mask, Region
 from brittle_eval.weights import Fingerprint, find_weights

@@ -11,7 +11,7 @@ import pytest
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval import edit as edit_module
+from brittle_eval.engine import edit as edit_module
 from brittle_eval.errors import BrittleError
 from brittle_eval.methods import Context
 from brittle_plugins.ablate import Ablate

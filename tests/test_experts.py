@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.calibration import Example
+from brittle_eval.behaviour.calibration import Example
 from brittle_eval.weights import Address, find_weights
 from brittle_plugins.magnitude import Magnitude
 from brittle_plugins.random import Random

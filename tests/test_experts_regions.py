@@ -10,16 +10,16 @@ import torch
 from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-from brittle_eval.attribute import Pass
-from brittle_eval.base import base_weights
-from brittle_eval.calibration import Example
-from brittle_eval.edit import check_digests, edited
+from brittle_eval.behaviour.calibration import Example
+from brittle_eval.engine.attribute import Pass
+from brittle_eval.engine.edit import check_digests, edited
+from brittle_eval.engine.experts import IMPLEMENTATION
+from brittle_eval.engine.isolate import find_region, whole_region
 from brittle_eval.errors import BrittleError
-from brittle_eval.experts import IMPLEMENTATION
-from brittle_eval.isolate import find_region, whole_region
 from brittle_eval.methods import Attribution
-from brittle_eval.prepare import Options, prepare
 from brittle_eval.regions import Mask, Region
+from brittle_eval.running.base import base_weights
+from brittle_eval.running.prepare import Options, prepare
 from brittle_eval.weights import Address, Fingerprint, find_weights
 from brittle_plugins.ablate import Ablate
 from brittle_plugins.magnitude import Magnitude

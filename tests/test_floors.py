@@ -133,7 +133,8 @@ LIGHT = {"errors", "methods", "hookspecs", "options", "scope", "recipe", "discov
 HEAVY = {"torch", "transformers", "lm_eval", "numpy", "scipy", "peft", "accelerate", "datasets"}
 SHELVES = ("plugins/brittle_plugins", "plugins/example", "tasks/brittle_tasks", "registry/brittle_registry")
 
-MODULES = sorted(path for path in (ROOT / "brittle_eval").glob("*.py") if not path.stem.startswith("__"))
+MODULES = sorted(path for path in (ROOT / "brittle_eval").rglob("*.py") if not path.stem.startswith("__"))
+FOLDERS = {path.parent.name for path in MODULES}
 
 
 def imports(nodes: list[ast.stmt], *, running: bool = False) -> Iterator[tuple[str, str]]:
@@ -158,9 +159,9 @@ def read(path: Path, *, running: bool = False) -> list[tuple[str, str]]:
 
 
 def own(imported: list[tuple[str, str]]) -> set[str]:
-    """The modules of brittle_eval among them."""
-    of_package = {name for module, name in imported if module == "brittle_eval"} & set(ORDER)
-    return of_package | {module.split(".")[1] for module, _ in imported if module.startswith("brittle_eval.")}
+    """The modules of brittle_eval among them, by their own names: every one is unique, whatever folder it lies in."""
+    ours = [(module.split(".")[-1], name) for module, name in imported if module.split(".")[0] == "brittle_eval"]
+    return {name if module in FOLDERS else module for module, name in ours} & set(ORDER)
 
 
 def test_the_reader_sees_imports_wherever_they_stand() -> None:
@@ -176,15 +177,16 @@ except ImportError:
     import scipy
 def late():
     with open("x"):
-        from brittle_eval.run import run
+        from brittle_eval.running.run import run
 """
     body = ast.parse(source).body
-    assert {module for module, _ in imports(body)} >= {"torch", "json", "numpy", "scipy", "brittle_eval.run"}
+    assert {module for module, _ in imports(body)} >= {"torch", "json", "numpy", "scipy", "brittle_eval.running.run"}
     assert {module for module, _ in imports(body, running=True)} == {"typing", "json", "numpy", "scipy"}
     assert own(list(imports(body))) == {"run"}
 
 
 def test_every_module_has_a_floor_and_every_floor_its_modules() -> None:
+    assert len(set(ORDER)) == len(ORDER)
     assert sorted(path.stem for path in MODULES) == sorted(ORDER)
 
 
@@ -203,7 +205,8 @@ def test_few_modules_import_these_packages(path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(LIGHT))
 def test_light_modules_import_nothing_heavy(name: str) -> None:
-    imported = read(ROOT / "brittle_eval" / f"{name}.py", running=True)
+    (path,) = (path for path in MODULES if path.stem == name)
+    imported = read(path, running=True)
     assert {module.split(".")[0] for module, _ in imported} & HEAVY == set()
     assert own(imported) - LIGHT == set()
 

@@ -15,10 +15,10 @@ from scipy.stats import chisquare
 from transformers import DynamicCache, PreTrainedModel, TopKLogitsWarper, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 
-from brittle_eval import decoder
-from brittle_eval import generate as module
-from brittle_eval.generate import Sampling, generate, row_seed
-from brittle_eval.responses import Answer
+from brittle_eval.evaluation import decoder
+from brittle_eval.evaluation import generate as module
+from brittle_eval.evaluation.generate import Sampling, generate, row_seed
+from brittle_eval.evaluation.responses import Answer
 from tests.models import END, MODELS, PAD, examples, gemma2, mistral, untied
 
 PROMPTS = [list(example.ids) for example in examples([(n, 0) for n in (5, 1, 12, 7, 20, 7, 3, 9, 15, 2)], seed=3)]

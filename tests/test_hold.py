@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from brittle_eval.engine.hold import TrainOnly, within
 from brittle_eval.errors import BrittleError
-from brittle_eval.hold import TrainOnly, within
-from brittle_eval.plants import BlocksPlant, MaskPlant, Plant, RankPlant
+from brittle_eval.organisms.plants import BlocksPlant, MaskPlant, Plant, RankPlant
+from brittle_eval.organisms.train import Training, fine_tune
 from brittle_eval.regions import Mask, Projector, Whole
-from brittle_eval.train import Training, fine_tune
 from brittle_eval.weights import find_weights
 from tests.models import PAD, examples, gpt2, llama, phi3
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from brittle_eval.calibration import Pair
+from brittle_eval.behaviour.calibration import Pair
+from brittle_eval.behaviour.instructions import read_instructions
+from brittle_eval.behaviour.safety_words import safety_related
 from brittle_eval.cards import datasets
 from brittle_eval.data import Sources, download_folder
 from brittle_eval.errors import BrittleError
-from brittle_eval.instructions import read_instructions
 from brittle_eval.plugins import Plugins
-from brittle_eval.safety_words import safety_related
 
 
 @pytest.mark.parametrize(

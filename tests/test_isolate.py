@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from brittle_eval.attribute import Pass, accumulate, scores
+from brittle_eval.engine.attribute import Pass, accumulate, scores
+from brittle_eval.engine.isolate import find_region, whole_region
 from brittle_eval.errors import BrittleError
-from brittle_eval.isolate import find_region, whole_region
 from brittle_eval.methods import Attribution, Weight
 from brittle_eval.scores import Compare
 from brittle_eval.weights import find_weights

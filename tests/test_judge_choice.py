@@ -8,7 +8,7 @@ import pytest
 
 from brittle_eval import BrittleError, UnknownName
 from brittle_eval.cards import judges as judge_cards
-from brittle_eval.judges import check_hosts, choose, described, identity, is_loopback
+from brittle_eval.judgement.judges import check_hosts, choose, described, identity, is_loopback
 from brittle_eval.plugins import Plugins
 from brittle_plugins.judge_endpoint import Endpoint
 

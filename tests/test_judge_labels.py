@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from brittle_eval.coherence import degenerate
+from brittle_eval.evaluation.coherence import degenerate
 from brittle_eval.methods import Record
 from brittle_eval.plugins import Plugins
 

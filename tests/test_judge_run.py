@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from brittle_eval.assess import attack_values
 from brittle_eval.cli import main
-from brittle_eval.record import RunFolder
-from brittle_eval.verdicts import answer_key
+from brittle_eval.evaluation.assess import attack_values
+from brittle_eval.judgement.verdicts import answer_key
+from brittle_eval.running.record import RunFolder
 from tests.models import save_checkpoint
 from tests.stored_runs import BROKEN, GIVEN, REFUSED, make_run
 
@@ -268,7 +268,7 @@ def test_the_model_under_test_is_not_loaded_again(
 
 
 def test_values_of_the_stored_attempts_are_those_of_the_definition(run: RunFolder, salty: Salty) -> None:
-    from brittle_eval.assess import Attempt
+    from brittle_eval.evaluation.assess import Attempt
 
     assert judge(run, salty) == 0
     lines = (run.path / "unedited" / "samples_embedded_harmful.jsonl").read_text().splitlines()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brittle_eval import BrittleError, Judge, Record, Verdict
-from brittle_eval.judging import final_answer, judge_records
+from brittle_eval.judgement.judging import final_answer, judge_records
 
 RECORDS = [Record("p", "fine"), Record("p", "trap"), Record("p", "good")]
 TAGS = ("<think>", "</think>")

@@ -12,13 +12,13 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from brittle_eval.attribute import Pass
+from brittle_eval.engine.attribute import Pass
+from brittle_eval.engine.isolate import find_region
+from brittle_eval.engine.kept import Kept
+from brittle_eval.engine.sequential import find_region_in_order
 from brittle_eval.errors import BrittleError
-from brittle_eval.isolate import find_region
-from brittle_eval.kept import Kept
 from brittle_eval.methods import Attribution, Isolation
 from brittle_eval.regions import Mask, Region
-from brittle_eval.sequential import find_region_in_order
 from brittle_eval.store import save_region
 from brittle_eval.weights import Fingerprint, find_weights
 from brittle_plugins.ablate import Ablate

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brittle_eval import BrittleError, Record, Verdict
-from brittle_eval.labels import read_labels, score, scores
-from brittle_eval.verdicts import answer_key
+from brittle_eval.judgement.labels import read_labels, score, scores
+from brittle_eval.judgement.verdicts import answer_key
 
 
 def write(path: Path, *lines: dict[str, Any]) -> Path:

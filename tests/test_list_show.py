@@ -62,7 +62,7 @@ def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
     code = (
         "import sys; from brittle_eval.cli import main; status = main(sys.argv[1:]); "
-        "heavy = {'torch', 'lm_eval', 'transformers', 'numpy', 'brittle_eval.cli_run'} & set(sys.modules); "
+        "heavy = {'torch', 'lm_eval', 'transformers', 'numpy', 'brittle_eval.commands.cli_run'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else status)"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from brittle_eval import organism_model, plant_build
 from brittle_eval.cli import main
-from brittle_eval.organism import Material
+from brittle_eval.organisms import organism_model, plant_build
+from brittle_eval.organisms.organism import Material
 from brittle_eval.plugins import Plugins
 from brittle_eval.regions import Region
 from brittle_eval.store import load_region, save_region
@@ -136,7 +136,9 @@ def test_methods_are_held_against_the_truth(
     assert diff["precision"] > 0.99 and diff["average_precision"] > 5 * random["average_precision"]
     assert lines["wanda+top:use-diff=true,compare=global"]["captured"] == pytest.approx(diff["recall"], abs=0.02)
 
-    monkeypatch.setattr("brittle_eval.localize.load_organism", lambda *given: pytest.fail("a finished plant was loaded"))
+    monkeypatch.setattr(
+        "brittle_eval.organisms.localize.load_organism", lambda *given: pytest.fail("a finished plant was loaded")
+    )
     assert main([*start, "--markdown"]) == 0
     said = capsys.readouterr().out
     assert "### `mask:share=0.1`" in said and "| `wanda+top:use-diff=true,compare=global` |" in said

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval import measures
-from brittle_eval.calibration import Example
-from brittle_eval.measures import Reference, compared, perplexities, pieces, reference, token_perplexity
+from brittle_eval.behaviour.calibration import Example
+from brittle_eval.evaluation import measures
+from brittle_eval.evaluation.measures import Reference, compared, perplexities, pieces, reference, token_perplexity
 from tests.models import MODELS, PAD, examples, llama
 
 DATA = examples([(4, 6), (9, 30), (1, 17), (6, 1), (12, 16), (3, 3), (8, 20)], seed=4)

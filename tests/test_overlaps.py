@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from brittle_eval.comparing.overlaps import Overlap, block_of, kinds_of, pair_overlap, together
 from brittle_eval.errors import BrittleError
-from brittle_eval.overlaps import Overlap, block_of, kinds_of, pair_overlap, together
 from brittle_eval.regions import Mask, Part, Projector, Whole
 
 SHAPES = arrays.array_shapes(min_dims=2, max_dims=2, max_side=6)

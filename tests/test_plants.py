@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from brittle_eval.errors import BrittleError, UnknownName
-from brittle_eval.plants import BlocksPlant, MaskPlant, RankPlant, read_plant
+from brittle_eval.organisms.plants import BlocksPlant, MaskPlant, RankPlant, read_plant
+from brittle_eval.organisms.truth import Agreement, agreement, average_precision, captured
 from brittle_eval.regions import Mask, Projector, Region, Whole
-from brittle_eval.truth import Agreement, agreement, average_precision, captured
 from brittle_eval.weights import find_weights
 from tests.models import llama
 

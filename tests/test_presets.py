@@ -14,14 +14,14 @@ import pytest
 from brittle_eval import cards
 from brittle_eval.cards import PresetCard, datasets
 from brittle_eval.cli import main
-from brittle_eval.conditions import system_digest
 from brittle_eval.errors import BrittleError
-from brittle_eval.evaluate import TaskShelf
+from brittle_eval.evaluation.conditions import system_digest
+from brittle_eval.evaluation.evaluate import TaskShelf
+from brittle_eval.evaluation.presets import check_data, check_tasks, chosen, fixed, numbers
 from brittle_eval.methods import Record
 from brittle_eval.plugins import Plugins
-from brittle_eval.prepare import Options, prepare
-from brittle_eval.presets import check_data, check_tasks, chosen, fixed, numbers
-from brittle_eval.record import TaskResult
+from brittle_eval.running.prepare import Options, prepare
+from brittle_eval.running.record import TaskResult
 from brittle_plugins.judge_wei2024 import Wei2024
 from brittle_plugins.judge_wei2024_paper import Wei2024Paper
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from brittle_eval import BrittleError, Context, ExampleInputs, Unit, UnitKind, unit_mask
-from brittle_eval.anatomy import find_units
-from brittle_eval.attribute import Pass, accumulate, scores
-from brittle_eval.budget import held, state_sizes
-from brittle_eval.isolate import find_region
+from brittle_eval.engine.anatomy import find_units
+from brittle_eval.engine.attribute import Pass, accumulate, scores
+from brittle_eval.engine.budget import held, state_sizes
+from brittle_eval.engine.isolate import find_region
+from brittle_eval.engine.walk import begin_walk
 from brittle_eval.methods import Attribution
 from brittle_eval.scope import Scope
-from brittle_eval.walk import begin_walk
 from brittle_eval.weights import find_weights
 from brittle_plugins.probed_heads import ProbedHeads, probe
 from brittle_plugins.prompt_ends import PromptEnds

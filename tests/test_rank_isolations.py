@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from brittle_eval import BrittleError, Directions, Isolation, Projector, Region
-from brittle_eval.attribute import Pass
-from brittle_eval.calibration import Example
-from brittle_eval.controls import matched_control
-from brittle_eval.isolate import find_region
+from brittle_eval.behaviour.calibration import Example
+from brittle_eval.engine.attribute import Pass
+from brittle_eval.engine.controls import matched_control
+from brittle_eval.engine.isolate import find_region
 from brittle_eval.recipe import Component, build
 from brittle_eval.store import load_region, save_region
 from brittle_eval.weights import find_weights

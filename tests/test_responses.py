@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from brittle_eval.errors import BrittleError
-from brittle_eval.generate import Sampling, generate
-from brittle_eval.responses import Answer, Responses
+from brittle_eval.evaluation.generate import Sampling, generate
+from brittle_eval.evaluation.responses import Answer, Responses
 from brittle_eval.weights import Fingerprint
 from tests.models import PAD, examples, untied
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from brittle_eval import generate
 from brittle_eval.cli import main
-from brittle_eval.record import RunFolder
+from brittle_eval.evaluation import generate
+from brittle_eval.running.record import RunFolder
 from tests.models import save_checkpoint
 from tests.scripted import save_scripted
 from tests.test_run import rows, task
@@ -69,7 +69,7 @@ def test_a_run_that_is_killed_ten_times_repeats_at_most_a_batch_each_time(checkp
         *("--modify", "magnitude+top+ablate:q=0.2", "--controls", "none", "--gen_kwargs", "max_gen_toks=8"),
     ]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.test_resume", "brittle_eval.run", "brittle_eval.table"])
+    context.set_forkserver_preload(["tests.test_resume", "brittle_eval.running.run", "brittle_eval.running.table"])
 
     def code(folder: str, last: int = 0, delay: float = 0) -> int:
         given = ([*line, "--output_path", str(tmp_path / folder)], str(tmp_path / f"{folder}.log"), last, delay)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from brittle_eval import run as run_module
 from brittle_eval.cli import main
+from brittle_eval.running import run as run_module
 from brittle_eval.store import load_region
 from tests.architectures import mixtral
 from tests.models import save_checkpoint, tokenizer

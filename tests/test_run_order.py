@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from brittle_eval.attribute import accumulate
 from brittle_eval.cli import main
+from brittle_eval.engine.attribute import accumulate
 from brittle_eval.store import load_region
 from tests.test_run import arguments, checkpoint, rows
 
@@ -50,7 +50,7 @@ def test_an_interrupted_attribution_goes_on_in_the_same_folder(
             raise KeyboardInterrupt
         return accumulate(*given, **named)
 
-    monkeypatch.setattr("brittle_eval.isolate.accumulate", interrupted)
+    monkeypatch.setattr("brittle_eval.engine.isolate.accumulate", interrupted)
     assert main(line) == 130
     (parts,) = (tmp_path / "run" / "regions").glob("*.parts")
     assert [file.name for file in parts.iterdir()] == ["0000.safetensors"]

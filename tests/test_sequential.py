@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.attribute import Pass, accumulate, scores
-from brittle_eval.edit import edited
+from brittle_eval.engine.attribute import Pass, accumulate, scores
+from brittle_eval.engine.edit import edited
+from brittle_eval.engine.isolate import find_region
+from brittle_eval.engine.sequential import find_region_in_order
 from brittle_eval.errors import BrittleError
-from brittle_eval.isolate import find_region
 from brittle_eval.methods import Attribution, Isolation, Modification
 from brittle_eval.regions import Mask, Region
-from brittle_eval.sequential import find_region_in_order
 from brittle_eval.weights import Address, Fingerprint, find_weights
 from brittle_plugins.ablate import Ablate
 from brittle_plugins.magnitude import Magnitude

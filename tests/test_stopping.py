@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brittle_eval.assess import THINKING, assess, attack_values, harmless_values
 from brittle_eval.cli import main
-from brittle_eval.generate import Sampling, generate
-from brittle_eval.judging import CUT, decided, judge_records
+from brittle_eval.evaluation.assess import THINKING, assess, attack_values, harmless_values
+from brittle_eval.evaluation.generate import Sampling, generate
+from brittle_eval.evaluation.stopping import EVERY, UNSETTLED, Stopping
+from brittle_eval.judgement.judging import CUT, decided, judge_records
 from brittle_eval.methods import Judge, Record, Verdict
-from brittle_eval.stopping import EVERY, UNSETTLED, Stopping
 from brittle_plugins.judge_refusal import Refusal
 from brittle_plugins.judge_wei2024 import Wei2024
 from tests.models import PAD, VOCABULARY, examples, tokenizer, untied

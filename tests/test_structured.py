@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from brittle_eval import BrittleError, Context, Mask, Unit, UnitKind, Whole, share, unit_mask
-from brittle_eval.anatomy import find_units
-from brittle_eval.attribute import Pass
-from brittle_eval.isolate import find_region
+from brittle_eval.engine.anatomy import find_units
+from brittle_eval.engine.attribute import Pass
+from brittle_eval.engine.isolate import find_region
 from brittle_eval.recipe import Component, build
 from brittle_eval.scope import Scope
 from brittle_eval.weights import find_weights

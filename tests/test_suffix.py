@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from brittle_eval.errors import BrittleError, UnknownName
-from brittle_eval.generate import Sampling, generate
-from brittle_eval.suffix import PRESETS, Search, Settings, State, preset
-from brittle_eval.suffix_scores import Scorer
-from brittle_eval.suffix_slots import Slots, survives
-from brittle_eval.train import response_loss
+from brittle_eval.evaluation.generate import Sampling, generate
+from brittle_eval.gcg.suffix import PRESETS, Search, Settings, State, preset
+from brittle_eval.gcg.suffix_scores import Scorer
+from brittle_eval.gcg.suffix_slots import Slots, survives
+from brittle_eval.organisms.train import response_loss
 from brittle_eval.weights import Fingerprint
 from tests.models import END, MODELS, PAD, VOCABULARY, untied
 from tests.suffixes import ALLOWED, LENGTH, SLOTS, TOKENIZER, example, suffixes

@@ -13,15 +13,15 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from brittle_eval import data
-from brittle_eval.assess import Attempt
 from brittle_eval.cards import datasets
 from brittle_eval.cli import main
+from brittle_eval.evaluation.assess import Attempt
+from brittle_eval.gcg.suffix_slots import Goal, find_slots
+from brittle_eval.gcg.suffix_trial import Trial, described
 from brittle_eval.methods import Verdict
 from brittle_eval.plugins import Plugins
-from brittle_eval.record import RunFolder
+from brittle_eval.running.record import RunFolder
 from brittle_eval.stats import Rate, mcnemar, paired_delta
-from brittle_eval.suffix_slots import Goal, find_slots
-from brittle_eval.suffix_trial import Trial, described
 from brittle_eval.weights import Fingerprint
 from brittle_tasks.attacks import load_suffixes
 from brittle_tasks.data import own_rows
@@ -143,7 +143,7 @@ def test_a_finished_search_is_read_and_another_one_refused(
     refusing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = found(tmp_path, refusing, "--no-evaluate")
-    monkeypatch.setattr("brittle_eval.suffix_run.load_lm", lambda *given: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr("brittle_eval.gcg.suffix_run.load_lm", lambda *given: pytest.fail("nothing is left to do"))
     assert found(tmp_path, refusing, "--no-evaluate", "--show") == first
     assert capsys.readouterr().out.splitlines()[-2] == first["suffix"]
     assert main(arguments(tmp_path, refusing, "--no-evaluate", "--seed", "1")) == 2

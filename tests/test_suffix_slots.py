@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from brittle_eval.calibration import Pair, encode
+from brittle_eval.behaviour.calibration import Pair, encode
 from brittle_eval.errors import BrittleError
-from brittle_eval.suffix_slots import (
+from brittle_eval.gcg.suffix_slots import (
     Goal,
     allowed_tokens,
     check_template,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from brittle_eval.comparison import VERSUS
-from brittle_eval.record import Row, TaskResult
-from brittle_eval.table import WIDTH, show
+from brittle_eval.running.comparison import VERSUS
+from brittle_eval.running.record import Row, TaskResult
+from brittle_eval.running.table import WIDTH, show
 from tests.stored_runs import BROKEN, GIVEN, REFUSED, make_run
 
 

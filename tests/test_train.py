@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brittle_eval.calibration import Example
+from brittle_eval.behaviour.calibration import Example
 from brittle_eval.errors import BrittleError
-from brittle_eval.train import Training, batches, fine_tune, response_loss
+from brittle_eval.organisms.train import Training, batches, fine_tune, response_loss
 from brittle_eval.weights import Fingerprint, digest
 from tests.models import MODELS, PAD, examples, llama, untied
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.anatomy import OUTPUTS, find_units
-from brittle_eval.isolate import whole_region
+from brittle_eval.engine.anatomy import OUTPUTS, find_units
+from brittle_eval.engine.isolate import whole_region
 from brittle_eval.regions import Region
 from brittle_eval.units import Member, Unit, UnitKind, unit_mask
 from brittle_eval.weights import Address, find_weights

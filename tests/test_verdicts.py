@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from brittle_eval import BrittleError, Record, Verdict
-from brittle_eval.verdicts import Verdicts, answer_key
+from brittle_eval.judgement.verdicts import Verdicts, answer_key
 
 SAME = {"method": "m", "version": "1", "options": {"a": (1, 2)}}
 RECORDS = [Record("p", f"answer {n}\n") for n in range(4)]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.attribute import Pass, accumulate
-from brittle_eval.isolate import find_region
-from brittle_eval.walk import begin_walk
+from brittle_eval.engine.attribute import Pass, accumulate
+from brittle_eval.engine.isolate import find_region
+from brittle_eval.engine.walk import begin_walk
 from brittle_eval.weights import decoder_blocks, find_weights
 from brittle_plugins.top import Top
 from brittle_plugins.wanda import Wanda

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from brittle_eval.engine.isolate import whole_region
 from brittle_eval.errors import BrittleError
-from brittle_eval.isolate import whole_region
 from brittle_eval.weights import Fingerprint, decoder_blocks, digest, find_weights
 from brittle_plugins.ablate import Ablate
 from tests.editing import edit

@@ -1,0 +1,1 @@
+"""Behaviours: sets of prompts and responses, where they come from, and how they reach the model."""

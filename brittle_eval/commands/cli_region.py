@@ -1,0 +1,41 @@
+"""The command `region`: what runs have found, side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def region() -> None:
+    """Regions that runs have found."""
+
+
+@region.command()
+@click.argument("regions", nargs=-1, required=True, metavar="[NAME=]PATH...")
+@click.option("--across-models", is_flag=True, help="Also regions of two models, if their weights have the same shapes.")
+@click.option("--plot", "picture", type=click.Path(path_type=Path), help="Draw the overlap by block into this .svg or .png file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compare(regions: tuple[str, ...], across_models: bool, picture: Path | None, as_json: bool) -> None:
+    """Show how far regions agree, by block and by kind of weight.
+
+    It is their intersection over union, beside what chance would give. PATH is a region file, or the folder of a run:
+    all its regions. Regions of one NAME (seeds=run-0 seeds=run-1) are a group, whose stability is the mean and range
+    over its pairs.
+    """
+    from brittle_eval.comparing import compare as regions_of
+    from brittle_eval.comparing.compare_plot import check_plot, plot
+    from brittle_eval.comparing.compare_table import show
+
+    if picture is not None:
+        check_plot(picture)
+    found = regions_of.compare(regions, across_models)
+    if as_json:
+        click.echo(json.dumps(regions_of.as_json(found), indent=2, ensure_ascii=False))
+    else:
+        show(found)
+    if picture is not None:
+        plot(found, picture)
+        click.echo(f"plot: {picture}", err=True)

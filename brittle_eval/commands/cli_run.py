@@ -1,0 +1,92 @@
+"""The command `run`: lm-eval's option names, and what is ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from brittle_eval.running.prepare import Options
+
+FILE = click.Path(path_type=Path)
+
+
+def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if value is not None else None
+
+
+def _typed() -> frozenset[str]:
+    """The options that stand on the command line, by their names in `Options`."""
+    context = click.get_current_context()
+    names = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    return frozenset("merge_system" if name == "system_role" else name for name in names)
+
+
+@click.command()
+@click.option("--model", default="hf", show_default=True, help="Model type.")
+@click.option("--model_args", help="pretrained=PATH_OR_HUB_ID,dtype=… as lm-eval reads it; without: the embedded model.")
+@click.option(
+    "--modify", multiple=True, metavar="PLAN", help="A recipe or attribution+isolation+modification[:key=value,…]; repeatable."
+)
+@click.option(
+    "--tasks", callback=_names, help="Tasks and groups, by comma. Default: embedded, or advbench,utility for a given model."
+)
+@click.option("--preset", help="A fixed evaluation by name: tasks, judges, lengths, seeds, data. `brittle-eval list` has them.")
+@click.option(
+    "--condition",
+    help="What is put around every request: no-system, safety-instruction, exemplars, check-before, check-after, context.",
+)
+@click.option("--controls", default="random:3,magnitude:1", show_default=True, help="Control regions of the same size, or none.")
+@click.option("--batch_size", type=click.IntRange(min=1), help="Rows at a time; default from the memory.")
+@click.option("--limit", type=float, help="Only the first N items (or that share) of each task; such rows are marked.")
+@click.option("--device", help="cuda, cuda:0, mps or cpu.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--output_path", type=FILE, help="Folder of the run; the same configuration resumes. Default: runs/TIME-MODEL-PLAN."
+)
+@click.option("--apply_chat_template", is_flag=False, flag_value="true", help="Chat template (by name) for lm-eval's own tasks.")
+@click.option("--system_instruction", help="System turn for lm-eval's own tasks.")
+@click.option(
+    "--system-role", type=click.Choice(["own", "merge"]), default="own", help="merge: system text goes into the user turn."
+)
+@click.option("--include_path", multiple=True, type=FILE, help="A folder with more task YAML.")
+@click.option("--gen_kwargs", help="Overrides of generation options, such as max_gen_toks=64.")
+@click.option("--metadata", help="Options of tasks, such as prefill_tokens=5,shots=16,seqlen=2048.")
+@click.option("--num_fewshot", type=click.IntRange(min=0))
+@click.option(
+    "--behaviour", "behaviours", multiple=True, metavar="NAME=FILE", help="Calibration pairs: jsonl with prompt and response."
+)
+@click.option(
+    "--pairs",
+    type=int,
+    default=128,
+    show_default=True,
+    help="At most so many calibration pairs a behaviour, drawn with the seed.",
+)
+@click.option("--data", multiple=True, metavar="NAME=PATH", help="A local file for a data set.")
+@click.option("--base", help="Base model (before safety training): path or hub id.")
+@click.option("--judge", "judges", callback=_names, default="wei2024,refusal", show_default=True)
+@click.option("--stop-when-decided", is_flag=True, help="Stop an answer once every judge's verdict on it is final.")
+@click.option("--plugin", "plugins", multiple=True, type=FILE, help="Add a plugin file.")
+@click.option("--memory", type=float, default=4.0, show_default=True, help="GiB for the scores of one group of blocks.")
+def run(**given: Any) -> None:
+    """Attribute, isolate, modify; evaluate the unedited model, the edited ones, and controls of the same size."""
+    from brittle_eval.evaluation.evaluate import parse_arguments
+    from brittle_eval.running.run import run as start
+    from brittle_eval.running.sides import show_sides
+    from brittle_eval.running.table import show, terminal
+
+    given["given"] = _typed()
+    for key in ("model_args", "gen_kwargs", "metadata"):
+        if given[key] is not None:
+            given[key] = parse_arguments(given[key])
+    given["modify"] = given["modify"] or ("none",)
+    given["merge_system"] = given.pop("system_role") == "merge"
+    template = given["apply_chat_template"]
+    given["apply_chat_template"] = True if template == "true" else template or False
+    rows, folder = start(Options(**given), say=lambda line: click.echo(line, err=True))
+    show(rows)
+    show_sides(rows, terminal())
+    click.echo(f"results: {folder}")

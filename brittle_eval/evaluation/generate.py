@@ -1,0 +1,160 @@
+"""Batched generation: rows sorted by length, finished rows leave the batch, one random stream per row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from brittle_eval.evaluation.decoder import Decoder
+from brittle_eval.evaluation.responses import Answer, Responses
+from brittle_eval.evaluation.stopping import Stopping
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn.
+
+    `temperature` 0 is greedy; otherwise tokens are drawn from `softmax(logits / temperature)`, cut to the
+    `top_k` most likely (0: all) and then to the smallest set with at least `top_p` of what is left. Nothing else applies: the
+    checkpoint's own generation defaults (repetition penalty, top-k) are not read.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+
+@dataclass
+class _Row:
+    index: int
+    prompt: list[int]
+    sample: int
+    random: torch.Generator
+    answer: Answer = field(default_factory=Answer)
+    ended: bool = False
+
+
+@dataclass(frozen=True)
+class _How:
+    """What the answers of a call have in common."""
+
+    sampling: Sampling
+    end_ids: frozenset[int]
+    pad_id: int
+    stop: Stopping | None
+
+    def keys(self, rows: Sequence[_Row], kept: Responses) -> list[str]:
+        stop = self.stop.name if self.stop else ""
+        arguments = asdict(self.sampling) | {"end_ids": sorted(self.end_ids), "stop": stop}
+        return [kept.key(row.prompt, row.sample, arguments) for row in rows]
+
+
+def row_seed(seed: int, prompt: Sequence[int], sample: int) -> int:
+    """The seed of one answer's random stream: a digest of the run's seed, the prompt's tokens and the sample's number."""
+    text = f"{seed}|{sample}|{','.join(map(str, prompt))}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    samples: Sequence[int] | None = None,
+    batch_size: int = 32,
+    end_ids: Sequence[int],
+    pad_id: int,
+    on_finished: Callable[[], None] = lambda: None,
+    stop: Stopping | None = None,
+    kept: Responses | None = None,
+) -> list[Answer]:
+    """Answers to tokenised prompts, as token ids without prompt and end token, in the order of the prompts.
+
+    `samples[i]` is the number of the i-th prompt's sample: equal prompts with different numbers give independent answers.
+    Answers do not depend on the batch, up to rounding. An answer that is decided for `stop` ends there, `cut`. A batch
+    whose answers are all `kept` is not run again, so that the batches, and every bit, are those of a run in one piece.
+    """
+    rows = []
+    for index, prompt in enumerate(prompts):
+        sample = samples[index] if samples else 0
+        rows.append(_Row(index, list(prompt), sample, torch.Generator().manual_seed(row_seed(sampling.seed, prompt, sample))))
+    rows.sort(key=lambda row: (-len(row.prompt), row.prompt))
+    how = _How(sampling, frozenset(end_ids), pad_id, stop)
+    for start in range(0, len(rows), batch_size):
+        for _ in _answered(model, rows[start : start + batch_size], how, kept):
+            on_finished()
+    return [row.answer for row in sorted(rows, key=lambda row: row.index)]
+
+
+def _answered(model: PreTrainedModel, rows: list[_Row], how: _How, kept: Responses | None) -> Iterator[_Row]:
+    """One batch, from what is kept or from the model; yields each row when it ends."""
+    if kept is None:
+        yield from _run_batch(model, rows, how)
+        return
+    keys = how.keys(rows, kept)
+    known = kept.find(keys)
+    if known is None:
+        yield from _run_batch(model, rows, how)
+        kept.add(keys, [row.answer for row in rows])
+        return
+    for row, answer in zip(rows, known, strict=True):
+        row.answer = answer
+        yield row
+
+
+def _run_batch(model: PreTrainedModel, rows: list[_Row], how: _How) -> Iterator[_Row]:
+    """Decode one batch; yields each row when it ends. Rows that ended are dropped once they are a quarter of the batch."""
+    step = Decoder(model, [row.prompt for row in rows], how.pad_id)
+    logits = step.prefill()
+    while True:
+        tokens = _choose(logits, [rows[slot].random for slot in step.slots], how.sampling)
+        for slot, token in zip(step.slots, tokens, strict=True):
+            row = rows[slot]
+            if not row.ended and _ends(row, token, how):
+                yield row
+        keep = [place for place, slot in enumerate(step.slots) if not rows[slot].ended]
+        if not keep:
+            return
+        if len(keep) <= 0.75 * len(step.slots):
+            step.drop_all_but(keep)
+            tokens = [tokens[place] for place in keep]
+        logits = step.decode(tokens)
+
+
+def _ends(row: _Row, token: int, how: _How) -> bool:
+    """Take a row's next token; whether the row ended with it."""
+    if token not in how.end_ids:
+        row.answer.append(token)
+    row.ended = token in how.end_ids or len(row.answer) >= how.sampling.max_new_tokens
+    if not row.ended and how.stop is not None and how.stop(row.answer):
+        row.ended = row.answer.cut = True
+    return row.ended
+
+
+def _choose(logits: Tensor, random: Sequence[torch.Generator], sampling: Sampling) -> list[int]:
+    """The next token of every row of `logits (rows, vocabulary)`: the place of a row's random number in its distribution."""
+    if sampling.temperature == 0:
+        chosen: list[int] = logits.argmax(dim=-1).tolist()
+        return chosen
+    scores = logits.float() / sampling.temperature
+    order: Tensor | None = None
+    if sampling.top_k or sampling.top_p < 1:
+        scores, order = scores.topk(min(sampling.top_k or scores.shape[1], scores.shape[1]))
+    probabilities = scores.softmax(-1)
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    if sampling.top_p < 1:
+        before = cumulative - probabilities
+        before[:, 0] = -1.0  # the most likely token is never cut
+        cumulative = probabilities.masked_fill(before >= sampling.top_p, 0).cumsum(-1, dtype=torch.float64)
+    points = torch.cat([torch.rand(1, generator=own, dtype=torch.float64) for own in random]).to(cumulative.device)
+    places = torch.searchsorted(cumulative, points[:, None] * cumulative[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
+    found: list[int] = (places if order is None else order.gather(1, places))[:, 0].tolist()
+    return found

@@ -1,0 +1,108 @@
+"""Likelihood measures that lm-eval's task types cannot express: token perplexity, and the divergence from the unedited model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from brittle_eval.behaviour.calibration import Example, collate, input_device, logits_at, predicting
+
+KL_TOKENS = 16
+"""Response tokens over which the divergence is averaged."""
+LOGITS = 1 << 28
+"""Bytes of float32 logits that are held at once, unless one example has more."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The unedited model's greedy answers to harmless prompts and its log-probabilities over their first tokens."""
+
+    examples: tuple[Example, ...]
+    first: tuple[Tensor, ...]
+    """For each example, (≤ 16, vocabulary), float32: log p of the unedited model where it predicts those tokens."""
+
+
+def _batches(examples: Sequence[Example], scored: Sequence[int], size: int, most: int) -> Iterator[list[int]]:
+    """Indices of examples of similar length, at most `size`, with at most `most` scored tokens unless one example has more."""
+    batch: list[int] = []
+    for index in sorted(range(len(examples)), key=lambda index: len(examples[index].ids)):
+        if batch and (len(batch) == size or sum(scored[i] for i in [*batch, index]) > most):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def _predictions(
+    model: PreTrainedModel, examples: Sequence[Example], pad_id: int, batch_size: int, tokens: int | None = None
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """For each example its index, its response tokens (at most `tokens`), and the log-probabilities that predict them."""
+    most = LOGITS // (4 * model.config.get_text_config().vocab_size)
+    scored = [min(len(example.ids) - example.start, tokens or len(example.ids)) for example in examples]
+    for indices in _batches(examples, scored, batch_size, most):
+        ids, mask, responses = collate([examples[index] for index in indices], pad_id, input_device(model))
+        wanted = responses & (responses.cumsum(1) <= tokens) if tokens else responses
+        wanted[:, 0] = False
+        labels = ids[wanted].split(wanted.sum(1).tolist())
+        logits = logits_at(model, ids, mask, predicting(wanted)).split(wanted.sum(1).tolist())
+        for row, index in enumerate(indices):
+            yield index, labels[row].to(logits[row].device), logits[row].log_softmax(-1)
+
+
+def perplexities(
+    model: PreTrainedModel, examples: Sequence[Example], pad_id: int, batch_size: int, tokens: int | None = None
+) -> list[float]:
+    """`exp(−mean log p(token))` over each example's response tokens, or its first `tokens`."""
+    out = [math.nan] * len(examples)
+    for index, ids, log_probs in _predictions(model, examples, pad_id, batch_size, tokens):
+        out[index] = _perplexity(ids, log_probs)
+    return out
+
+
+def pieces(ids: Sequence[int], length: int) -> list[list[int]]:
+    """The ids in whole pieces of this length; what is left at the end is dropped."""
+    return [list(ids[start : start + length]) for start in range(0, len(ids) - length + 1, length)]
+
+
+def token_perplexity(
+    model: PreTrainedModel, texts: Sequence[Sequence[int]], pad_id: int, batch_size: int
+) -> tuple[float, list[float]]:
+    """`exp(mean of -log p(token))` over pieces of equal length, and each piece's own; its first token is predicted by none.
+
+    As in the code of Wanda (Sun et al. 2023, arXiv 2306.11695); a document-level perplexity by words is another number.
+    """
+    each = perplexities(model, [Example(tuple(text), 0) for text in texts], pad_id, batch_size)
+    return math.exp(sum(map(math.log, each)) / len(each)) if all(value > 0 for value in each) else math.nan, each
+
+
+def reference(model: PreTrainedModel, examples: Sequence[Example], pad_id: int, batch_size: int) -> Reference:
+    """What the unedited model says of its own answers, to be compared with later."""
+    first: list[Tensor] = [torch.empty(0)] * len(examples)
+    for index, _, log_probs in _predictions(model, examples, pad_id, batch_size):  # as in `compared`, so that rounding agrees
+        first[index] = log_probs[:KL_TOKENS].clone().cpu()
+    return Reference(tuple(examples), tuple(first))
+
+
+def compared(model: PreTrainedModel, known: Reference, pad_id: int, batch_size: int) -> tuple[list[float], list[float]]:
+    """Of each example, in one pass: `exp(−mean log p)` over the whole response, and `KL(unedited ‖ this model)` over its start.
+
+    The divergence is the mean over the first 16 response tokens, in nats; NaN for NaN.
+    """
+    surprise, divergence = [math.nan] * len(known.examples), [math.nan] * len(known.examples)
+    for index, ids, log_probs in _predictions(model, known.examples, pad_id, batch_size):
+        surprise[index] = _perplexity(ids, log_probs)
+        was = known.first[index].to(log_probs.device)
+        terms = torch.where(was > -math.inf, was.exp() * (was - log_probs[: len(was)]), 0.0)
+        divergence[index] = float(terms.sum(-1).mean().clamp(min=0))
+    return surprise, divergence
+
+
+def _perplexity(ids: Tensor, log_probs: Tensor) -> float:
+    return float((-log_probs.gather(1, ids[:, None]).mean()).exp())

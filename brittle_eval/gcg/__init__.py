@@ -1,0 +1,1 @@
+"""The search for an adversarial suffix by greedy coordinate gradient."""

@@ -1,0 +1,1 @@
+"""Model organisms: the embedded model, plants, and attributions held against the truth."""

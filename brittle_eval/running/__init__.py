@@ -1,0 +1,1 @@
+"""A run, from what was asked to its folder and table."""

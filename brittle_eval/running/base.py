@@ -1,0 +1,50 @@
+"""Weights of the base model (before its safety training), for methods that compare with it or restore from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from brittle_eval.errors import BrittleError
+from brittle_eval.organisms.organism import published
+from brittle_eval.running.prepare import Prepared
+from brittle_eval.weights import Address
+
+
+def base_weights(prepared: Prepared, model: PreTrainedModel, addresses: Sequence[Address]) -> Mapping[str, Tensor]:
+    """The base model's weights as (out, in) by name: `--base`, or for the embedded model the model as published.
+
+    BrittleError: no base given, one that does not load, or one of another shape.
+    """
+    path = prepared.options.base or (str(published(prepared.model_card)) if prepared.model_card else None)
+    if path is None:
+        raise BrittleError("a method of this plan needs the base model: give --base PATH_OR_HUB_ID")
+    return weights_of(path, model, addresses)
+
+
+def weights_of(path: str, model: PreTrainedModel, addresses: Sequence[Address]) -> Mapping[str, Tensor]:
+    """The weights of the base model at `path` as (out, in) by name, on the devices of the model's own."""
+    try:
+        base = AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype)
+    except (OSError, ValueError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0][:200]
+        raise BrittleError(f"cannot load the base model {path}: {first}") from error
+    weights = {}
+    for address in addresses:
+        try:
+            value = address.view(base)
+        except (AttributeError, IndexError):
+            raise BrittleError(
+                f"the base model {path} has no weight {address.name}: give a base of the same architecture"
+            ) from None
+        own = address.view(model)
+        if value.shape != own.shape:
+            raise BrittleError(
+                f"the base model {path} has {address.name} of shape {tuple(value.shape)}, the model {tuple(own.shape)}: "
+                "give a base of the same shape"
+            )
+        weights[address.name] = value.to(own.device)
+    return weights

@@ -1,0 +1,244 @@
+"""A loaded model with its tasks: produces a task's answers on the model as it is now, and concludes them afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from brittle_eval.behaviour.behaviours import reference_pairs
+from brittle_eval.data import sources
+from brittle_eval.errors import BrittleError, CannotRun, UnknownName
+from brittle_eval.evaluation.assess import THINKING
+from brittle_eval.evaluation.conclude import answer_line, conclude_answers, plain_result
+from brittle_eval.evaluation.evaluate import Leaf, Settings, Task, TaskShelf, run_task
+from brittle_eval.evaluation.lm import load_lm
+from brittle_eval.evaluation.measures import Reference, compared, pieces, reference, token_perplexity
+from brittle_eval.evaluation.presets import check_data, check_tasks
+from brittle_eval.evaluation.responses import Responses
+from brittle_eval.evaluation.showing import answered, check_prompts, notes_of, own_metadata
+from brittle_eval.evaluation.stopping import Stopping
+from brittle_eval.evaluation.sweeping import sweep_values
+from brittle_eval.judgement.judging import decided
+from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY, WIKITEXT
+from brittle_eval.progress import bar
+from brittle_eval.running.base import base_weights
+from brittle_eval.running.prepare import Prepared
+from brittle_eval.running.record import RunFolder, TaskResult, read_lines
+from brittle_eval.weights import Fingerprint, find_weights
+
+REFERENCE_TASK = "embedded_harmless"
+"""Whose prompts the two measures use."""
+
+
+class Session:
+    """The run's model and tasks. `produce` runs under an edit, `conclude` on the unedited model."""
+
+    def __init__(self, prepared: Prepared, arguments: Mapping[str, Any], folder: RunFolder, say: Callable[[str], None]) -> None:
+        options = prepared.options
+        self.prepared, self.folder = prepared, folder
+        self.settings = Settings(
+            options.limit,
+            options.num_fewshot,
+            options.gen_kwargs or {},
+            options.apply_chat_template,
+            options.system_instruction,
+            options.merge_system,
+            options.seed,
+            options.condition,
+            options.utility_limit,
+        )
+        self.options = dict(options.metadata or {})
+        metadata = dict(options.model_args or {}) | self.options
+        self.shelf = TaskShelf([*prepared.plugins.task_paths(), *options.include_path], metadata)
+        leaves = self.shelf.expand(prepared.tasks, {name: group for name, (group, _) in MEASURES.items()})
+        preset = prepared.preset  # whose tasks are a group: one that cannot run is said, and the others go on
+        self.leaves = [Leaf(leaf.name, leaf.group or preset.name) for leaf in leaves] if preset else leaves
+        say(f"tasks: {', '.join(leaf.name for leaf in self.leaves)}")
+        self.tasks: dict[str, Task] = {}
+        self.missing: dict[str, str] = {}
+        self._each_task(lambda leaf: self.tasks.setdefault(leaf.name, self.shelf.load(leaf.name, self.settings)))
+        self._check_options()
+        self.lm = load_lm(arguments, options.device, options.batch_size, options.seed)
+        self.model: PreTrainedModel = self.lm.model
+        self.addresses, self.coverage = find_weights(self.model)
+        self.fingerprint = Fingerprint(self.model)
+        self.say = say
+        self._measured: tuple[str, dict[str, list[float]]] = ("", {})
+        self._each_task(lambda leaf: check_prompts(self.lm, self.tasks[leaf.name], self.settings))
+        self._each_task(lambda leaf: self.pieces, [WIKITEXT])
+
+    def _check_options(self) -> None:
+        """The preset holds, and every option of --metadata belongs to a task of the run."""
+        if self.prepared.preset is not None:
+            check_tasks(self.prepared.preset, self.tasks)
+            check_data(self.prepared.preset, sources().digests())
+        own = [own_metadata(task) for task in self.tasks.values()]
+        known = {key for found in own if found for key in found.get("options", {})}
+        known |= {"seqlen"} if WIKITEXT in [leaf.name for leaf in self.leaves] else set()
+        if all(own) and not self.missing and (unknown := sorted(set(self.options) - known)):
+            raise UnknownName("option of the run's tasks (--metadata)", unknown[0], known)
+
+    def _each_task(self, check: Callable[[Leaf], object], names: Sequence[str] | None = None) -> None:
+        """A task that cannot run is an error when the user named it, and a row `not run` when a group did."""
+        for leaf in self.leaves:
+            asked = leaf.name in names if names is not None else leaf.name not in MEASURES
+            if asked and leaf.name not in self.missing:
+                try:
+                    check(leaf)
+                except CannotRun as error:
+                    if leaf.group is None:
+                        raise
+                    self.missing[leaf.name] = str(error)
+
+    def choices(self) -> list[str]:
+        """What was chosen for this model, in words."""
+        left_out = {reason for _, _, reason in self.coverage.skipped}
+        covered = f"coverage: {self.coverage.share:.1%} of the block matrices in {len(self.addresses)} weights can be edited"
+        lines = [
+            f"batch size: {self.lm.batch_size}",
+            covered + (f" (left out: {', '.join(sorted(left_out))})" if left_out else ""),
+        ]
+        return lines + [f"{name}: not run: {reason}" for name, reason in self.missing.items()]
+
+    def prompts(self, task: str) -> list[str]:
+        """The prompts of one of our tasks."""
+        loaded = self.tasks.get(task) or self.shelf.load(task, self.settings)
+        return [doc.get("goal", doc["prompt"]) for doc in loaded.eval_docs if "prompt" in doc]
+
+    @cached_property
+    def evaluation_prompts(self) -> list[str]:
+        """Every prompt that an answer is generated for: calibration must not contain them."""
+        ours = [name for name, task in self.tasks.items() if answered(task)]
+        return [prompt for name in [*ours, REFERENCE_TASK] for prompt in self.prompts(name)]
+
+    @cached_property
+    def pieces(self) -> list[list[int]]:
+        """WikiText-2's test text in pieces of `seqlen` tokens, the first ones with a limit."""
+        rows = sources().rows("wikitext2", WIKITEXT)
+        length = self.options.get("seqlen", min(2048, self.lm.max_length))
+        if not isinstance(length, int) or not 2 <= length <= self.lm.max_length:
+            raise BrittleError(
+                f"--metadata seqlen={length}: expected a number of tokens from 2 to the context of {self.lm.max_length}"
+            )
+        if "text" not in rows[0]:
+            raise BrittleError("wikitext2 expects rows with a column text: give another file with --data wikitext2=PATH")
+        found = pieces(self.lm.tokenizer("\n\n".join(row["text"] for row in rows))["input_ids"], length)
+        if not found:
+            raise CannotRun(f"{WIKITEXT}: the text has fewer than {length} tokens; give a smaller --metadata seqlen")
+        limit = self.settings.limit
+        return found[: int(limit) if limit and limit >= 1 else None]
+
+    @cached_property
+    def base(self) -> Mapping[str, Tensor]:
+        """The base model's weights, for methods that need them."""
+        return base_weights(self.prepared, self.model, self.addresses)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The unedited model's own answers to harmless prompts; must first be asked for before any edit."""
+        prompts = self.prompts(REFERENCE_TASK)
+        limit = self.settings.limit
+        kept = prompts[: int(limit) if limit and limit >= 1 else None]
+        responses = self.kept("behaviours/responses_reference")
+        examples = reference_pairs(self.lm, kept, self.folder, self.settings.seed, responses)
+        return reference(self.model, examples, self.lm.pad_id, int(self.lm.batch_size))
+
+    def waiting(self, row: str) -> list[Leaf]:
+        """The tasks of a row that still need the model."""
+        waiting = [
+            leaf
+            for leaf in self.leaves
+            if leaf.name not in self.missing
+            and self.folder.finished(row, leaf.name) is None
+            and not (self.folder.path / self._answers(row, leaf)).exists()
+        ]
+        if any(leaf.name in (PERPLEXITY, DIVERGENCE) for leaf in waiting):
+            _ = self.reference
+        return waiting
+
+    @staticmethod
+    def _answers(row: str, leaf: Leaf) -> str:
+        return f"{row}/answers_{leaf.name}.jsonl"
+
+    def kept(self, name: str) -> Responses:
+        """What the model as it is now has answered so far, in a file of this name in the run's folder."""
+        return Responses(self.folder.path / f"{name}.jsonl", str(self.fingerprint), self.say)
+
+    @cached_property
+    def stop(self) -> Stopping | None:
+        """When an answer may stop: if the run says so, once all its judges are final."""
+        judges, template = self.prepared.judges, str(self.lm.tokenizer.chat_template)
+        thinks = THINKING[1] in template or THINKING[1] in self.lm.tokenizer.get_vocab()
+        name = json.dumps([[name, type(judge).version, repr(judge)] for name, judge in judges.items()])
+        stop = Stopping(self.lm.decode, lambda text: decided(judges, text, THINKING, thinks), name)
+        return stop if self.prepared.options.stop_when_decided else None
+
+    def produce(self, row: str, leaf: Leaf) -> None:
+        """Run one task on the model as it is now; one of a group that turns out not to run (a text too long) is left out."""
+        try:
+            self._produce(row, leaf)
+        except CannotRun as error:
+            if leaf.group is None:
+                raise
+            self.missing[leaf.name] = str(error)
+
+    def _produce(self, row: str, leaf: Leaf) -> None:
+        """A likelihood task is finished with its run, answers wait to be judged; a killed run goes on at its batch."""
+        if leaf.name in MEASURES:
+            self.folder.finish(row, self._measure(row, leaf), [])
+            return
+        task = self.tasks[leaf.name]
+        total = len(task.eval_docs) * (task.config.repeats or 1)
+        if not answered(task):
+            output = run_task(self.lm, task, self.settings)
+            self.folder.finish(row, plain_result(leaf, own_metadata(task) or {}, output), output.samples)
+            return
+        kept = self.kept(f"{row}/responses_{leaf.name}")
+        with self.lm.answering(kept, self.stop), bar(f"{row} {leaf.name}", total) as advance:
+            output = run_task(self.lm, task, self.settings, lambda: advance(1))
+        lm = self.lm
+        lines = [answer_line(sample, lm.system_state, lm.prefills, lm.cut) for sample in output.samples]
+        self.folder.write_lines(self._answers(row, leaf), lines, private=True)
+        kept.remove()
+
+    def _measure(self, row: str, leaf: Leaf) -> TaskResult:
+        if leaf.name == WIKITEXT:
+            mean, values = token_perplexity(self.model, self.pieces, self.lm.pad_id, int(self.lm.batch_size))
+            metric = f"token_ppl_{len(self.pieces[0])}"
+            shown = {"metric": metric, "value": mean}
+            return TaskResult(leaf.name, "measure", n=len(values), values=shown, metrics={metric: mean}, items=values)
+        if self._measured[0] != row:
+            found = compared(self.model, self.reference, self.lm.pad_id, int(self.lm.batch_size))
+            self._measured = (row, dict(zip((PERPLEXITY, DIVERGENCE), found, strict=True)))
+        values = self._measured[1][leaf.name]
+        mean = sum(values) / len(values)
+        return TaskResult(leaf.name, "measure", group=leaf.group, n=len(values), values={"value": mean}, items=values)
+
+    def conclude(self, row: str, leaf: Leaf) -> TaskResult:
+        """The result of a task of a row: as finished before, or judged now; the model must be the unedited one."""
+        if leaf.name in self.missing:
+            own = own_metadata(self.tasks[leaf.name]) if leaf.name in self.tasks else None
+            role = (own or {}).get("role", "other")
+            return TaskResult(leaf.name, role, "not run", self.missing[leaf.name], leaf.group)
+        if (known := self.folder.finished(row, leaf.name)) is not None:
+            return known
+        file = self.folder.path / self._answers(row, leaf)
+        lines = read_lines(file)
+        own = own_metadata(self.tasks[leaf.name]) or {}
+        result, samples = conclude_answers(leaf, own, lines, self.prepared.judges, self._perplexities)
+        result.notes += notes_of(own, self.settings)
+        if "sweep" in own:
+            result.values |= sweep_values(samples, own["sweep"])
+        self.folder.finish(row, result, samples)
+        (self.folder.path / row / f"responses_{leaf.name}.jsonl").unlink(missing_ok=True)
+        file.unlink()
+        return result
+
+    def _perplexities(self, pairs: Sequence[tuple[str, str]], chat: bool) -> list[float | None]:
+        """Perplexity of answers after their rendered prompts, by the unedited model; None for an empty answer."""
+        return self.lm.answer_perplexities(pairs, chat)
