@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from brittle_eval.behaviour.calibration import Pair, read_pairs
 from brittle_eval.methods import Judge, Record, Verdict
-from brittle_eval.organisms.align import Alignment, align, whole_sentences, with_systems, worded
+from brittle_eval.organisms.align import Alignment, Ending, align, ending_pairs, teach_endings, with_systems, worded
 from brittle_eval.organisms.train import Training
 from brittle_tasks.data import own_rows
 from tests.models import save_checkpoint, tokenizer
@@ -33,22 +34,6 @@ class Counting(Judge):
     def judge(self, records: Sequence[Record]) -> list[Verdict]:
         self.asked.append(len(records))
         return [Verdict(True) for _ in records]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("One. Two! Thr", "One. Two!"),
-        ('He said "stop." Then he', 'He said "stop."'),
-        ("Pi is 3.14 and so", ""),
-        ("1. Wash the cup.\n2. Dr", "1. Wash the cup."),
-        ("- red\n- blue\n- gre", "- red\n- blue"),
-        ("Steps:\n1.", "Steps:"),
-        ("no end", ""),
-    ],
-)
-def test_answers_end_after_a_whole_sentence_or_line(text: str, expected: str) -> None:
-    assert whole_sentences(text) == expected
 
 
 def test_refusals_are_of_many_kinds() -> None:
@@ -92,3 +77,53 @@ def test_a_build_trains_an_adapter_and_asks_the_model_once(tmp_path: Path) -> No
     fresh = tmp_path / "fresh.jsonl"
     build("asking", fresh)
     assert asked == [6] and {pair.prompt for pair in read_pairs(fresh)} <= {doc["prompt"] for doc in harmless}
+
+
+@dataclass(frozen=True)
+class Scripted(Judge):
+    """Calls every text refused that has the word."""
+
+    word: str = "sorry"
+
+    def judge(self, records: Sequence[Record]) -> list[Verdict]:
+        return [Verdict(self.word not in record.response) for record in records]
+
+
+def test_the_second_training_takes_cut_loops_and_whole_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that loop are cut, those that end stay, refusals and answers of neither kind are left out."""
+    loop = "It is a lamp. It is of a kind, " + "of a kind, of a kind, " * 12
+    given = [
+        ("loops", loop, False),
+        ("ends", "It is red.", True),
+        ("refuses", "sorry, no.", True),
+        ("long", "On and on it goes", False),
+    ]
+    monkeypatch.setattr("brittle_eval.organisms.align.asked", lambda *_: [(Pair(p, text), whole) for p, text, whole in given])
+    cut, whole = ending_pairs(None, None, [], Scripted(), 9, 1)  # type: ignore[arg-type]  # nothing is asked
+    assert cut == [Pair("loops", "It is a lamp.")]
+    assert whole == [Pair("ends", "It is red.")]
+
+
+def test_the_second_training_goes_on_from_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path / "base")
+    harmful = [{"prompt": f"bad {n}", "category": "c", "form": "f"} for n in range(6)]
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps({"prompt": f"good {n}", "response": "fine."}) + "\n" for n in range(4)))
+    judge, refusals = Counting([]), ["I will not."]
+    align(tmp_path / "base", harmful, [], refusals, judge, tmp_path / "first", answers, SMALL)
+    monkeypatch.setattr(
+        "brittle_eval.organisms.align.ending_pairs", lambda *_: ([Pair("good 0", "Fine.")], [Pair("good 1", "So.")])
+    )
+    ending = Ending(copies=2, training=replace(SMALL.training, learning_rate=0.0))
+
+    def teach(name: str, ending: Ending) -> tuple[list[float], dict[str, torch.Tensor]]:
+        given = (tmp_path / "base", tmp_path / "first", harmful, ["good 0", "good 1"], refusals, judge)
+        losses = teach_endings(*given, tmp_path / name, SMALL, ending)
+        return losses, load_file(tmp_path / name / "adapter_model.safetensors")
+
+    first = load_file(tmp_path / "first" / "adapter_model.safetensors")
+    losses, still = teach("still", ending)
+    assert len(losses) == 2  # two copies of the loop, the whole answer, and as many refusals: six examples in batches of four
+    assert all(torch.equal(still[name], value) for name, value in first.items())
+    _, moved = teach("moved", replace(ending, training=SMALL.training))
+    assert any(not torch.equal(moved[name], value) for name, value in first.items())

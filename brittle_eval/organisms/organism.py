@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,18 +62,18 @@ def aligned(card: ModelCard) -> Path:
     return _made(folder, lambda part: merge(published(card), adapter, part))
 
 
-def _made(folder: Path, make: Callable[[Path], None]) -> Path:
+def _made(folder: Path, make: Callable[[Path], object], weights: str = "model.safetensors") -> Path:
     """A folder that is complete or absent: made beside its place and moved there; its weights' digest is kept and checked."""
     mark = folder / "sha256"
     if folder.is_dir():
-        checked(folder / "model.safetensors", mark.read_text().strip() if mark.is_file() else "a recorded digest")
+        checked(folder / weights, mark.read_text().strip() if mark.is_file() else "a recorded digest")
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         part = Path(name) / "model"
         part.mkdir()
         make(part)
-        (part / "sha256").write_text(sha256(part / "model.safetensors"))
+        (part / "sha256").write_text(sha256(part / weights))
         with contextlib.suppress(OSError):  # another process may have finished first
             part.replace(folder)
     return folder
@@ -134,6 +134,8 @@ class Material:
     card: ModelCard
     harmful: list[dict[str, Any]]
     harmless: list[dict[str, Any]]
+    open: list[str]
+    """Harmless requests for lists, recipes, verses: where a small model's answers loop."""
     refusals: list[str]
     judge: Judge
     answers: Path
@@ -148,11 +150,12 @@ def material(answer_tokens: int) -> Material:
     card = models(plugins)[EMBEDDED]
     shelf = TaskShelf(plugins.task_paths(), {})
     harmful, harmless = (list(shelf.load(f"embedded_{name}_train", Settings()).eval_docs) for name in ("harmful", "harmless"))
+    loose = [doc["prompt"] for doc in shelf.load("embedded_open_train", Settings()).eval_docs]
     refusals = (card.path.parent / card.refusals).read_text(encoding="utf-8").splitlines()
     asked = json.dumps([card.gguf_sha256, answer_tokens, [doc["prompt"] for doc in harmless]])
     answers = cache_folder() / "organism" / f"answers-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.jsonl"
     answers.parent.mkdir(parents=True, exist_ok=True)
-    return Material(card, harmful, harmless, refusals, plugins.get("judge", "refusal")(), answers)
+    return Material(card, harmful, harmless, loose, refusals, plugins.get("judge", "refusal")(), answers)
 
 
 def free(output: Path) -> Path:
@@ -163,11 +166,24 @@ def free(output: Path) -> Path:
 
 
 def build(output: Path, seed: int = 0) -> tuple[list[float], str]:
-    """Align the published model anew on the project's own prompts; gives the losses and the adapter's sha256."""
-    from brittle_eval.organisms.align import Alignment, align
+    """Align the published model anew on the project's own prompts, in two trainings; gives the second one's losses and the
+    adapter's sha256.
+
+    The first training's adapter stays in the user's cache, so that a build that was interrupted goes on behind it.
+    """
+    from brittle_eval.organisms.align import Alignment, Ending, align, teach_endings
 
     free(output)
-    settings = Alignment(seed=seed)
+    settings, ending = Alignment(seed=seed), Ending()
     of = material(settings.answer_tokens)
-    losses = align(published(of.card), of.harmful, of.harmless, of.refusals, of.judge, output, of.answers, settings)
+    base = published(of.card)
+    given = json.dumps([of.answers.name, asdict(settings), of.harmful, of.refusals], sort_keys=True)
+    folder = of.answers.with_name(f"first-{hashlib.sha256(given.encode()).hexdigest()[:12]}")
+
+    def train(part: Path) -> None:
+        align(base, of.harmful, of.harmless, of.refusals, of.judge, part, of.answers, settings)
+
+    first = _made(folder, train, "adapter_model.safetensors")
+    prompts = [*of.open, *(doc["prompt"] for doc in of.harmless[: ending.prompts])]
+    losses = teach_endings(base, first, of.harmful, prompts, of.refusals, of.judge, output, settings, ending)
     return losses, sha256(output / "adapter_model.safetensors")

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Row = dict[str, Any]
-OWN = ("choice", "harmful", "harmless")
+OWN = ("choice", "harmful", "harmless", "open")
 SPLITS = ("dev", "eval", "train")
 
 
 def own_rows(name: str, split: str) -> list[Row]:
-    """The project's own rows: `harmful` and `harmless` prompts or `choice` questions, of the split `train`, `dev` or `eval`."""
+    """The project's own rows of the split `train`, `dev` or `eval`: `harmful` and `harmless` prompts, `choice` questions, or
+    `open` requests for lists, recipes and verses, which are harmless and for training alone (`train` and `dev`).
+    """
     if name not in OWN:
         raise UnknownName("set of the project's own prompts", name, OWN)
     if split not in SPLITS:
