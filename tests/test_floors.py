@@ -12,7 +12,7 @@ import brittle_eval
 
 ROOT = Path(brittle_eval.__file__).parents[1]
 FLOORS = (
-    ("errors", "regions", "units", "scores"),
+    ("errors", "pages", "regions", "units", "scores"),
     (
         "methods",
         "hookspecs",
@@ -92,6 +92,7 @@ FLOORS = (
         "compare_plot",
     ),
     (
+        "endings",
         "align",
         "organism",
         "prepare",

@@ -21,6 +21,7 @@ from brittle_eval.engine.observe import Observer, observing
 from brittle_eval.engine.sharing import Sites
 from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.methods import Attribution, Weight
+from brittle_eval.pages import paged
 from brittle_eval.scores import Directions, ExampleInputs, Scored
 from brittle_eval.weights import Address
 
@@ -156,7 +157,7 @@ def _finite(method: Attribution, weight: Weight, value: Tensor) -> Tensor:
 
 def own(weight: Weight) -> Weight:
     """A copy for the method: arithmetic in place on it must not reach the model."""
-    return replace(weight, value=weight.value.clone())
+    return replace(weight, value=paged(weight.value))
 
 
 def batches(examples: Sequence[Example], size: int) -> Iterator[tuple[list[Example], int]]:

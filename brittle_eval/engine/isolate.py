@@ -17,6 +17,7 @@ from brittle_eval.engine.sharing import sites
 from brittle_eval.engine.walk import begin_walk
 from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.methods import Attribution, Context, Isolation, Weight
+from brittle_eval.pages import trim
 from brittle_eval.regions import Part, Region, Whole
 from brittle_eval.scores import Scored
 from brittle_eval.weights import Address
@@ -80,6 +81,7 @@ class Search:
         for values in self._pending.values():
             self._on_weight(len(values))
             values.clear()
+        trim()
         return parts
 
 
