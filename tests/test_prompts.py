@@ -12,8 +12,13 @@ import pytest
 from brittle_eval.errors import UnknownName
 from brittle_tasks.data import SPLITS, own_rows
 
-TEXT = {"harmful": "prompt", "harmless": "prompt", "choice": "question"}
-SIZES = {"harmful": {"dev": 64, "eval": 64}, "harmless": {"dev": 64, "eval": 64}, "choice": {"dev": 100, "eval": 200}}
+TEXT = {"harmful": "prompt", "harmless": "prompt", "choice": "question", "open": "prompt"}
+SIZES = {
+    "harmful": {"dev": 64, "eval": 64},
+    "harmless": {"dev": 64, "eval": 64},
+    "choice": {"dev": 100, "eval": 200},
+    "open": {"dev": 60, "eval": 0},
+}
 
 
 def all_rows(name: str) -> list[dict[str, Any]]:
@@ -46,6 +51,19 @@ def test_splits_have_their_sizes(name: str) -> None:
 def test_no_near_duplicates_across_splits(name: str, one: str, other: str) -> None:
     left, right = ([(row["prompt"], words(row["prompt"])) for row in own_rows(name, split)] for split in (one, other))
     closest = max(product(left, right), key=lambda pair: similarity(pair[0][1], pair[1][1]))
+    assert similarity(closest[0][1], closest[1][1]) < 0.6, (closest[0][0], closest[1][0])
+
+
+@pytest.mark.parametrize("split", ["dev", "eval"])
+def test_no_open_prompt_is_near_one_that_is_measured(split: str) -> None:
+    """The open prompts train the embedded model: none is close to a harmless one that chooses or measures, nor
+    to an open one of `dev`.
+    """
+    trained = [(row["prompt"], words(row["prompt"])) for row in own_rows("open", "train")]
+    rows = [*own_rows("harmless", split), *own_rows("open", "dev")]
+    closest = max(
+        product(trained, [(row["prompt"], words(row["prompt"])) for row in rows]), key=lambda p: similarity(p[0][1], p[1][1])
+    )
     assert similarity(closest[0][1], closest[1][1]) < 0.6, (closest[0][0], closest[1][0])
 
 
