@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Weight,
     )
     from brittle_eval.regions import Mask, Part, Projector, Region, Whole, chance_overlap, overlap
+    from brittle_eval.running.api import Evaluation, evaluate
     from brittle_eval.scores import Compare, Directions, ExampleInputs, highest, select, share
     from brittle_eval.units import Member, Unit, UnitKind, unit_mask
 
@@ -38,6 +39,7 @@ __all__ = [
     "Compare",
     "Context",
     "Directions",
+    "Evaluation",
     "ExampleInputs",
     "Isolation",
     "Judge",
@@ -58,6 +60,7 @@ __all__ = [
     "Weight",
     "Whole",
     "chance_overlap",
+    "evaluate",
     "highest",
     "hookimpl",
     "overlap",
@@ -72,6 +75,7 @@ _HOME = {
     "errors": ("BrittleError", "CannotRun", "UnknownName"),
     "hookspecs": ("hookimpl",),
     "regions": ("Mask", "Part", "Projector", "Region", "Whole", "chance_overlap", "overlap"),
+    "running.api": ("Evaluation", "evaluate"),
     "scores": ("Compare", "Directions", "ExampleInputs", "highest", "select", "share"),
     "units": ("Member", "Unit", "UnitKind", "unit_mask"),
 }

@@ -104,6 +104,7 @@ FLOORS = (
         "session",
         "region_finder",
         "run",
+        "api",
         "rejudge",
         "judge_command",
         "effect",

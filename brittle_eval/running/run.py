@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -28,10 +28,11 @@ from brittle_eval.running.session import Session
 Say = Callable[[str], None]
 
 
-def run(options: Options, say: Say = print) -> tuple[list[Row], Path]:
+def run(options: Options, say: Say = print, loaded: Mapping[str, Any] | None = None) -> tuple[list[Row], Path]:
     """Evaluate the unedited model, each plan of `options.modify` and its controls; gives the rows and the run's folder.
 
-    A finished run gives its rows again without loading a model. BrittleError for every mistake in the options.
+    `loaded` are a model and its tokenizer that are in memory, as HFLM takes them: `pretrained` and `tokenizer`. A finished run
+    gives its rows again without loading a model. BrittleError for every mistake in the options.
     """
     prepared = prepare(options)
     folder = RunFolder(output_folder(prepared), configuration(prepared))
@@ -39,7 +40,7 @@ def run(options: Options, say: Say = print) -> tuple[list[Row], Path]:
         if (known := folder.rows()) is not None:
             say(f"resumed: every row of {folder.path} is there")
             return known, folder.path
-        rows = against_unedited(_Run(prepared, folder, say).rows())
+        rows = against_unedited(_Run(prepared, folder, say, loaded).rows())
         folder.write_rows(rows)
         return rows, folder.path
 
@@ -66,9 +67,9 @@ def configuration(prepared: Prepared) -> dict[str, Any]:
 
 
 class _Run:
-    def __init__(self, prepared: Prepared, folder: RunFolder, say: Say) -> None:
+    def __init__(self, prepared: Prepared, folder: RunFolder, say: Say, loaded: Mapping[str, Any] | None) -> None:
         self.prepared, self.options, self.folder, self.say = prepared, prepared.options, folder, say
-        arguments, said = load_arguments(prepared)
+        arguments, said = (loaded, []) if loaded else load_arguments(prepared)
         self.session = Session(prepared, arguments, folder, say)
         for line in [*said, *self.session.choices()]:
             say(line)
