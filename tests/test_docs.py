@@ -6,6 +6,8 @@ import importlib.util
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -182,3 +184,17 @@ def test_the_two_commands_of_the_readme_are_targets() -> None:
     promised = set(re.findall(r"^make (\w+)", text("README.md") + text("CONTRIBUTING.md"), re.MULTILINE))
     assert {"demo", "test"} <= promised
     assert promised <= set(re.findall(r"^(\w+):", text("Makefile"), re.MULTILINE))
+
+
+def test_the_site_builds_strictly_and_asks_no_other_host(tmp_path: Path) -> None:
+    """Every link and anchor holds, every page is in the navigation, and nothing is loaded from elsewhere."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / "mkdocs.yml")]
+    done = subprocess.run([*command, "--site-dir", str(tmp_path / "site")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = list((tmp_path / "site").glob("*.html"))
+    assert {page.stem for page in pages} >= {page.stem for page in PAGES if page.parent.name == "docs"}
+    loaded = [re.findall(r"<(?:script|img|iframe)[^>]+src=\"(https?:[^\"]+)", page.read_text(encoding="utf-8")) for page in pages]
+    styles = [
+        re.findall(r"<link[^>]+rel=\"(?:stylesheet|preconnect)\"[^>]+href=\"(https?:[^\"]+)", page.read_text()) for page in pages
+    ]
+    assert not any(loaded) and not any(styles)
