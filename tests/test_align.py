@@ -15,9 +15,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from brittle_eval.behaviour.calibration import Pair, read_pairs
+from brittle_eval.cards import models
 from brittle_eval.methods import Judge, Record, Verdict
+from brittle_eval.organisms import organism
 from brittle_eval.organisms.align import Alignment, Ending, align, ending_pairs, teach_endings, with_systems, worded
+from brittle_eval.organisms.organism import Material
 from brittle_eval.organisms.train import Training
+from brittle_eval.plugins import Plugins
 from brittle_tasks.data import own_rows
 from tests.models import save_checkpoint, tokenizer
 
@@ -127,3 +131,28 @@ def test_the_second_training_goes_on_from_the_first(tmp_path: Path, monkeypatch:
     assert all(torch.equal(still[name], value) for name, value in first.items())
     _, moved = teach("moved", replace(ending, training=SMALL.training))
     assert any(not torch.equal(moved[name], value) for name, value in first.items())
+
+
+def test_a_build_goes_on_behind_the_last_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first training, then every further one from the adapter before it; a second build trains nothing again."""
+    save_checkpoint(tmp_path / "base")
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps({"prompt": f"good {n}", "response": "fine."}) + "\n" for n in range(4)))
+    harmful = [{"prompt": f"bad {n}", "category": "c", "form": "f"} for n in range(6)]
+    of = Material(models(Plugins.load())["embedded"], harmful, [{"prompt": "good 0"}], ["list"], ["No."], Counting([]), answers)
+    monkeypatch.setattr(organism, "material", lambda tokens: of)
+    monkeypatch.setattr(organism, "published", lambda card: tmp_path / "base")
+    monkeypatch.setattr("brittle_eval.organisms.align.Alignment", lambda seed: replace(SMALL, seed=seed))
+    monkeypatch.setattr("brittle_eval.organisms.align.ENDINGS", [Ending(training=SMALL.training), Ending(copies=4)])
+    asked: list[Sequence[str]] = []
+
+    def answered(model: object, tokenizer: object, prompts: Sequence[str], *_: object) -> tuple[list[Pair], list[Pair]]:
+        asked.append(prompts)
+        return [Pair("good 0", "Fine.")], [Pair("list", "So.")]
+
+    monkeypatch.setattr("brittle_eval.organisms.align.ending_pairs", answered)
+    losses, digest = organism.build(tmp_path / "one")
+    assert asked == [["list", "good 0"]] * 2 and len(losses) > 0
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert organism.build(tmp_path / "two") == (losses, digest) and len(asked) == 2
+    assert organism.build(tmp_path / "three", seed=1)[1] != digest and len(asked) == 4

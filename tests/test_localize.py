@@ -41,7 +41,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     answers.write_text("".join(json.dumps({"prompt": doc["prompt"], "response": "fine."}) + "\n" for doc in harmless))
     card = organism_model.models(plugins)["embedded"]
     judge = plugins.get("judge", "refusal")()
-    material = Material(card, harmful, harmless, ["I will not help.", "No, sorry.", "I can't."], judge, answers)
+    material = Material(card, harmful, harmless, [], ["I will not help.", "No, sorry.", "I can't."], judge, answers)
     monkeypatch.setattr(plant_build, "material", lambda tokens: material)
     monkeypatch.setattr(plant_build, "published", lambda card: tmp_path / "base")
     monkeypatch.setattr(organism_model, "published", lambda card: tmp_path / "base")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from brittle_eval.behaviour.calibration import Example, Pair, encode, read_pairs
+from brittle_eval.errors import BrittleError
 from brittle_eval.evaluation.chat import render
 from brittle_eval.evaluation.coherence import degenerate
 from brittle_eval.evaluation.generate import Sampling, generate
@@ -49,7 +50,7 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Ending:
-    """Settings of the second training, on the aligned model's own answers."""
+    """Settings of one more training, on the aligned model's own answers."""
 
     prompts: int = 400
     """How many of the harmless prompts it answers, beside all open ones."""
@@ -57,7 +58,18 @@ class Ending:
     """Length of its answers."""
     copies: int = 3
     """Times that an answer which looped, cut where it began to, is trained on."""
+    whole: float = 1.0
+    """Share of the answers that ended by themselves that is trained on."""
+    refusals: float = 1.0
+    """Refusals for every answer, as far as there are."""
     training: Training = field(default_factory=lambda: Training(epochs=1, batch_size=8, learning_rate=3e-4, opening=4.0))
+
+
+ENDINGS = (
+    Ending(),
+    Ending(prompts=100, copies=4, whole=0.5, refusals=0.5, training=replace(Ending().training, learning_rate=2e-4)),
+)
+"""What follows the first training: what still loops is cut again."""
 
 
 def align(
@@ -119,9 +131,12 @@ def teach_endings(
 
     merged = cast(PreTrainedModel, adapt(train=False).merge_and_unload())  # which answers faster than with an adapter
     cut, whole = ending_pairs(merged, tokenizer, prompts, judge, ending.tokens, settings.batch_size)
+    if not cut + whole:
+        raise BrittleError(f"of {len(prompts)} answers none loops and none ends: there is nothing to learn from")
     adapted = adapt(train=True)
-    answered = [*cut * ending.copies, *whole]
-    refused = random.Random(settings.seed).sample(worded(harmful, refusals), min(len(answered), len(harmful)))
+    draw = random.Random(settings.seed)
+    answered = [*cut * ending.copies, *(draw.sample(whole, int(ending.whole * len(whole))) if ending.whole < 1 else whole)]
+    refused = draw.sample(worded(harmful, refusals), min(int(ending.refusals * len(answered)), len(harmful)))
     examples = with_systems([*answered, *refused], settings, tokenizer)
     training = replace(ending.training, seed=settings.seed)
     with bar("training to end", training.epochs * -(-len(examples) // training.batch_size)) as advance:

@@ -22,6 +22,7 @@ from brittle_eval.errors import BrittleError
 
 if TYPE_CHECKING:
     from brittle_eval.methods import Judge
+    from brittle_eval.organisms.align import Ending
 
 EMBEDDED = "embedded"
 """The name of the default model's card."""
@@ -166,24 +167,34 @@ def free(output: Path) -> Path:
 
 
 def build(output: Path, seed: int = 0) -> tuple[list[float], str]:
-    """Align the published model anew on the project's own prompts, in two trainings; gives the second one's losses and the
+    """Align the published model anew on the project's own prompts, in several trainings; gives the last one's losses and the
     adapter's sha256.
 
-    The first training's adapter stays in the user's cache, so that a build that was interrupted goes on behind it.
+    Every training's adapter stays in the user's cache, so that a build that was interrupted goes on behind it.
     """
-    from brittle_eval.organisms.align import Alignment, Ending, align, teach_endings
+    from brittle_eval.organisms.align import ENDINGS, Alignment, align, teach_endings
 
     free(output)
-    settings, ending = Alignment(seed=seed), Ending()
+    settings = Alignment(seed=seed)
     of = material(settings.answer_tokens)
     base = published(of.card)
-    given = json.dumps([of.answers.name, asdict(settings), of.harmful, of.refusals], sort_keys=True)
-    folder = of.answers.with_name(f"first-{hashlib.sha256(given.encode()).hexdigest()[:12]}")
 
-    def train(part: Path) -> None:
+    def kept(train: Callable[[Path], object], *given: object) -> Path:
+        digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
+        return _made(of.answers.with_name(f"adapter-{digest}"), train, "adapter_model.safetensors")
+
+    def first(part: Path) -> None:
         align(base, of.harmful, of.harmless, of.refusals, of.judge, part, of.answers, settings)
 
-    first = _made(folder, train, "adapter_model.safetensors")
-    prompts = [*of.open, *(doc["prompt"] for doc in of.harmless[: ending.prompts])]
-    losses = teach_endings(base, first, of.harmful, prompts, of.refusals, of.judge, output, settings, ending)
+    folder = kept(first, of.answers.name, asdict(settings), of.harmful, of.refusals)
+    for ending in ENDINGS:
+        prompts = [*of.open, *(doc["prompt"] for doc in of.harmless[: ending.prompts])]
+
+        def more(part: Path, last: Path = folder, prompts: list[str] = prompts, ending: Ending = ending) -> None:
+            losses = teach_endings(base, last, of.harmful, prompts, of.refusals, of.judge, part, settings, ending)
+            (part / "losses.json").write_text(json.dumps(losses))
+
+        folder = kept(more, sha256(folder / "adapter_model.safetensors"), asdict(ending), prompts)
+    losses: list[float] = json.loads((folder / "losses.json").read_text())
+    shutil.copytree(folder, output, ignore=shutil.ignore_patterns("losses.json", "sha256"))
     return losses, sha256(output / "adapter_model.safetensors")
