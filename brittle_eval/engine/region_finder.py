@@ -71,7 +71,7 @@ class RegionFinder:
         if chain.attribution is None or chain.isolation is None:
             self._cover(chain, {})
             return whole_region(self.session.model, self.scoped[chain.name])
-        file = self._file(chain)
+        file = self.file(chain)
         if not file.exists() and file not in self._errors:
             self._find(chain)
         if file in self._errors:
@@ -81,7 +81,23 @@ class RegionFinder:
         self.seconds[chain.name] = header.get("seconds", 0.0)
         return region
 
-    def _file(self, chain: Chain) -> Path:
+    def find_all(self) -> dict[str, str]:
+        """Find the regions of all plans but those of sequential order, one attribution after the other; why some have none."""
+        failed: dict[str, str] = {}
+        for chain in self.prepared.chains:
+            if chain.isolation is None or chain.scope.order == "sequential":
+                continue
+            try:
+                if not self.file(chain).exists() and self.file(chain) not in self._errors:
+                    self._find(chain)
+                if (error := self._errors.get(self.file(chain))) is not None:
+                    raise error
+            except BrittleError as error:
+                failed[chain.name] = str(error)
+        return failed
+
+    def file(self, chain: Chain) -> Path:
+        """Where the plan's region is kept."""
         plan = chain.plan
         parts = [plan.attribution, plan.isolation, plan.scope]
         found = "|".join(map(str, parts if chain.scope.order == "parallel" else [*parts, *plan.modifications]))
@@ -89,10 +105,10 @@ class RegionFinder:
 
     def _find(self, chain: Chain) -> None:
         """Attribute, and write the regions of all plans that wait for this attribution; why one is none is remembered."""
-        together = {self._file(chain): chain}
+        together = {self.file(chain): chain}
         if chain.scope.order == "parallel":
             for other in self.prepared.chains:
-                file = self._file(other)
+                file = self.file(other)
                 if _shared(chain, other) and not file.exists() and file not in self._errors:
                     together.setdefault(file, other)
         started, behaviours = time.monotonic(), self._behaviours(list(together.values()))
