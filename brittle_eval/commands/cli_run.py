@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 
 def _typed(context: click.Context) -> frozenset[str]:
     """The options that stand on the command line, by their names in `Options`."""
-    names = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    known = {one.name for one in fields(Options)} | {"system_role"}
+    names = [
+        name for name in context.params if name in known and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
     return frozenset("merge_system" if name == "system_role" else name for name in names)
 
 
@@ -80,7 +84,7 @@ def run(**_: Any) -> None:
     from brittle_eval.running.sides import show_sides
     from brittle_eval.running.table import show, terminal
 
-    rows, folder = start(_options(click.get_current_context()), say=lambda line: click.echo(line, err=True))
+    rows, folder = start(as_asked(click.get_current_context()), say=lambda line: click.echo(line, err=True))
     show(rows)
     show_sides(rows, terminal())
     click.echo(f"results: {folder}")
@@ -90,13 +94,14 @@ def as_options(arguments: Sequence[str], plans: Sequence[str] = ()) -> Options:
     """What `run` would make of a command line, with these plans; click's own errors for what it would refuse."""
     line = [*arguments, *(word for plan in plans for word in ("--modify", plan))]
     with run.make_context("run", line, token_normalize_func=lambda token: token.replace("_", "-")) as context:
-        return _options(context)
+        return as_asked(context)
 
 
-def _options(context: click.Context) -> Options:
+def as_asked(context: click.Context, params: Mapping[str, Any] | None = None) -> Options:
+    """The options that click has read, or those of another command that has the same ones."""
     from brittle_eval.evaluation.evaluate import parse_arguments
 
-    given = dict(context.params)
+    given = dict(context.params if params is None else params)
     given["given"] = _typed(context)
     for key in ("model_args", "gen_kwargs", "metadata"):
         if given[key] is not None:

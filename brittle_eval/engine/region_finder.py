@@ -113,7 +113,7 @@ class RegionFinder:
                     together.setdefault(file, other)
         started, behaviours = time.monotonic(), self._behaviours(list(together.values()))
         wanted = [_Wanted(other, file, self._header(other, behaviours)) for file, other in together.items()]
-        names = ", ".join(one.chain.name for one in wanted)
+        names = chain.name + (f" and {len(wanted) - 1} more" if len(wanted) > 1 else "")
         if behaviours:
             self.say(f"{names}: calibration on {sizes(behaviours)}")
         for one, region in zip(wanted, self._found(wanted, behaviours, names), strict=True):

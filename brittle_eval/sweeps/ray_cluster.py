@@ -122,7 +122,7 @@ class Cluster:
         own: dict[str, Any] = {} if self.address else {"include_dashboard": False}
         try:
             ray.init(address=self.address or "local", log_to_driver=False, **own)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # whatever Ray makes of a cluster that does not answer, or does not start
             first = " ".join(str(error).split())[:160]
             raise BrittleError(
                 f"no Ray cluster answers at {self.address or 'this machine'} ({first}): start one with `ray start --head` and "
