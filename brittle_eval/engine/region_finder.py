@@ -111,11 +111,12 @@ class RegionFinder:
                 file = self.file(other)
                 if _shared(chain, other) and not file.exists() and file not in self._errors:
                     together.setdefault(file, other)
-        started, behaviours = time.monotonic(), self._behaviours(list(together.values()))
+        behaviours = self._behaviours(list(together.values()))
         wanted = [_Wanted(other, file, self._header(other, behaviours)) for file, other in together.items()]
         names = chain.name + (f" and {len(wanted) - 1} more" if len(wanted) > 1 else "")
         if behaviours:
             self.say(f"{names}: calibration on {sizes(behaviours)}")
+        started = time.monotonic()
         for one, region in zip(wanted, self._found(wanted, behaviours, names), strict=True):
             if isinstance(region, BrittleError):
                 self._errors[one.file] = region

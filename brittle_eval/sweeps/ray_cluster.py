@@ -6,6 +6,8 @@ All nodes must see the sweep's folder, the model and the data under the same pat
 from __future__ import annotations
 
 import os
+import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +24,8 @@ from brittle_eval.sweeps.worker import Opened, Worker
 
 RETRIES = 1
 """How often a cell is tried again whose worker died."""
+SECONDS = 10.0
+"""How long a cluster may take to answer."""
 _WORKERS: dict[str, Worker] = {}
 """Of this process, by the sweep's folder: tasks that come to one process find its model loaded."""
 
@@ -121,8 +125,9 @@ class Cluster:
         """BrittleError where there is no cluster at the address."""
         own: dict[str, Any] = {} if self.address else {"include_dashboard": False}
         try:
+            _reach(self.address)
             ray.init(address=self.address or "local", log_to_driver=False, **own)
-        except Exception as error:  # whatever Ray makes of a cluster that does not answer, or does not start
+        except Exception as error:  # whatever Ray makes of a cluster that is none, or does not start
             first = " ".join(str(error).split())[:160]
             raise BrittleError(
                 f"no Ray cluster answers at {self.address or 'this machine'} ({first}): start one with `ray start --head` and "
@@ -140,6 +145,12 @@ def _imported() -> Any:
     except ImportError:
         raise BrittleError("--executor ray needs Ray, which is not installed: pip install 'brittle-eval[ray]'") from None
     return ray
+
+
+def _reach(address: str | None) -> None:
+    """OSError where nothing listens at HOST:PORT: Ray itself would end the program."""
+    if found := re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address or ""):
+        socket.create_connection((found[1], int(found[2])), timeout=SECONDS).close()
 
 
 def _lost(folder: Path, group: Group, cell: Cell, error: Exception) -> Outcome:
