@@ -16,6 +16,8 @@ from brittle_eval.errors import BrittleError
 
 LAZY = {
     "run": ("brittle_eval.commands.cli_run", "Attribute, isolate, modify, and evaluate before, after and against controls."),
+    "sweep": ("brittle_eval.commands.cli_sweep", "Run every combination of models, plans, their options, seeds and tasks."),
+    "probe": ("brittle_eval.commands.cli_probe", "The brittleness curve: at which size of the region safety gives way."),
     "judge": ("brittle_eval.commands.cli_judge", "Judge a run's stored answers again, or judges against labels."),
     "behaviour": ("brittle_eval.commands.cli_behaviour", "Make sets of prompts and responses to attribute."),
     "region": ("brittle_eval.commands.cli_region", "Compare regions that runs have found."),

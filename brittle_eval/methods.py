@@ -124,7 +124,10 @@ class Isolation:
         return ("safety",)
 
     def isolate(self, scores: Mapping[str, Mapping[str, Any]], context: Context) -> Mapping[str, Part]:
-        """`scores[behaviour][weight name]` is (out, in), float32, `Directions` or `ExampleInputs`; gives a part for each name."""
+        """`scores[behaviour][weight name]` is (out, in), float32, `Directions` or `ExampleInputs`; gives a part for each name.
+
+        Other isolations may look at the same scores: read them only.
+        """
         raise TypeError(f"{type(self).__name__} defines no isolate(scores, context)")
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from brittle_eval.cli import main
 from brittle_eval.engine import region_finder
-from brittle_eval.engine.isolate import find_region
+from brittle_eval.engine.isolate import find_regions
 from brittle_eval.errors import BrittleError
 from brittle_eval.running.record import write_lines
 from brittle_eval.store import load_region
@@ -96,9 +96,9 @@ def test_a_disk_that_fills_up_during_an_attribution(
 ) -> None:
     def without_room(*given: Any, **named: Any) -> Any:
         with full_disk(700):
-            return find_region(*given, **named)
+            yield from find_regions(*given, **named)
 
-    monkeypatch.setattr(region_finder, "find_region", without_room)
+    monkeypatch.setattr(region_finder, "find_regions", without_room)
     given = calibration(tmp_path / "pairs.jsonl", "well", "no")[2:]
     assert "free some space" in refused(capsys, tmp_path, checkpoint, *given, "--modify", "wanda-diff:q=0.3")
     assert not list((tmp_path / "run" / "regions").rglob("*.safetensors*"))

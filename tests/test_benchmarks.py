@@ -110,3 +110,19 @@ def test_the_benchmark_of_attacks_runs_and_sees_what_lm_eval_sees(tmp_path: Path
     assert all(found[key] > 0 for key in speedups)
     assert "the project's own prompts: 3 prompts (edited: 2), 24 tokens, batches of 4" in done.stdout
     assert "advbench_decoding, 15 answers: lm-eval" in done.stdout and "advbench_suffix, 3 answers: stopped" in done.stdout
+
+
+def test_the_benchmark_of_sweeps_runs(tmp_path: Path) -> None:
+    """A tiny model and four cells; no number of it means anything."""
+    save_checkpoint(tmp_path / "model")
+    for name in ("safety", "utility"):
+        lines = [json.dumps({"prompt": f"{name} {number}", "response": "one and two"}) for number in range(4)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    command = [sys.executable, str(FOLDER / "sweep.py"), f"--output={tmp_path / 'bench.json'}", "--side=2", "--limit=2"]
+    command += [f"--model-args=pretrained={tmp_path / 'model'},dtype=float32", "--tasks=embedded_choice"]
+    command += [f"--behaviour={name}={tmp_path / name}.jsonl" for name in ("safety", "utility")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert found.keys() == {"sweep_overhead", "edit_restore_seconds"} and found["edit_restore_seconds"] > 0
+    assert "4 cells in" in done.stdout and "isolation" in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 from brittle_eval.engine.attribute import Pass, accumulate, scores
-from brittle_eval.engine.isolate import find_region, whole_region
+from brittle_eval.engine.isolate import Wanted, find_region, find_regions, whole_region
+from brittle_eval.engine.kept import Kept
 from brittle_eval.errors import BrittleError
 from brittle_eval.methods import Attribution, Weight
+from brittle_eval.regions import Region
 from brittle_eval.scores import Compare
 from brittle_eval.weights import find_weights
 from brittle_plugins.magnitude import Magnitude
@@ -86,6 +89,29 @@ def test_an_empty_region_is_an_error(isolation: Top | SetDifference) -> None:
     model = llama()
     with pytest.raises(BrittleError, match=r"the region of .* is empty: raise q, lower p"):
         find_region(model, Magnitude(), isolation, {}, find_weights(model)[0], context(), Pass(PAD))
+
+
+@pytest.mark.parametrize("memory", [1, 4 << 30])
+def test_one_attribution_gives_all_regions(memory: int, tmp_path: Path) -> None:
+    """Of other sizes, reaches and scopes, beside one that cannot be: each as if it were found alone."""
+    model, steps, alone = llama(), list[int](), list[int]()
+    addresses, data = find_weights(model)[0], BEHAVIOURS
+    isolations = [SetDifference(p=0.1, q=q, compare=compare) for q in (0.1, 0.3) for compare in ("row", "block", "global")]
+    scopes = [addresses, addresses[:9], addresses[5:]] * 2
+    wanted = [
+        Wanted(isolation, scope, context(), Kept(tmp_path / str(number), {"fingerprint": "one"}))
+        for number, (isolation, scope) in enumerate(zip(isolations, scopes, strict=True))
+    ]
+    wanted.insert(1, Wanted(Top(q=0.0), addresses, context()))
+    found = list(find_regions(model, Snip(), wanted, data, context(), Pass(PAD, 2, memory, on_batch=steps.append)))
+    reason = found.pop(1)
+    assert isinstance(reason, BrittleError) and "is empty" in str(reason)
+    for region, isolation, scope in zip(found, isolations, scopes, strict=True):
+        own = find_region(model, Snip(), isolation, data, scope, context(), Pass(PAD, 2, memory, on_batch=alone.append))
+        assert isinstance(region, Region)
+        assert list(region) == list(own) and region.masks() == own.masks()
+    assert sum(steps) == 2 * sum(len(known) for known in data.values()), "each example once a block"
+    assert sum(alone) > 3 * sum(steps)
 
 
 class Farther(Attribution):

@@ -205,7 +205,7 @@ def test_ctrl_c_keeps_finished_tasks_and_the_run_goes_on(
         run_module.Session, "produce", lambda self, row, leaf: (calls.append(leaf.name), produce(self, row, leaf))
     )
     assert main(line) == 0
-    assert calls[done:] == ["embedded_choice", "embedded_perplexity", "embedded_kl"]
+    assert calls[done:] == ["embedded_choice", "embedded_harmful"], "measures come first"
     resumed = rows(folder)
     fresh_line = [str(tmp_path / "fresh") if argument == str(folder) else argument for argument in line]
     assert main(fresh_line) == 0

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from functools import cached_property
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from brittle_eval.behaviour.behaviours import Behaviour, from_file, from_prompts, sizes
+from brittle_eval.behaviour.calibration import Example
 from brittle_eval.engine.anatomy import find_units
 from brittle_eval.engine.attribute import DATA, Pass
-from brittle_eval.engine.isolate import find_region, whole_region
+from brittle_eval.engine.isolate import Wanted, find_regions, whole_region
 from brittle_eval.engine.kept import Kept
 from brittle_eval.engine.sequential import find_region_in_order
 from brittle_eval.errors import BrittleError
@@ -27,6 +31,25 @@ from brittle_eval.store import load_region, save_region
 from brittle_eval.units import Unit, UnitKind
 
 
+@dataclass
+class _Wanted:
+    """A plan whose region is to be found, and what is noted of it on the way."""
+
+    chain: Chain
+    file: Path
+    header: dict[str, Any]
+    coverage: dict[str, Any] = field(default_factory=lambda: {"unreached": {}, "units": {}})
+
+    @property
+    def kept(self) -> Kept:
+        return Kept(self.file.with_suffix(".parts"), self.header)
+
+
+def _shared(chain: Chain, other: Chain) -> bool:
+    """Whether the other plan's region comes from the very same scores."""
+    return other.isolation is not None and other.scope.order == "parallel" and other.plan.attribution == chain.plan.attribution
+
+
 class RegionFinder:
     """Finds the regions of a run's plans on its unedited model."""
 
@@ -34,52 +57,129 @@ class RegionFinder:
         self.prepared, self.options, self.session, self.folder, self.say = prepared, prepared.options, session, folder, say
         self.scoped = {chain.name: chain.scope.of(session.addresses) for chain in prepared.chains}
         """The weights that each plan looks at."""
-        self.units: dict[str, dict[str, Any]] = {}
+        self._errors: dict[Path, BrittleError] = {}
+        """Why a region, by its file, cannot be."""
+        self.seconds: dict[str, float] = {}
+        """How long the attribution took that a plan's region comes from; other plans may share it."""
         folder.write_json("coverage.json", session.coverage.report())
 
     def region(self, chain: Chain) -> Region:
-        """The plan's region: as an earlier start of this run found it, or found now."""
-        session, plan = self.session, chain.plan
+        """The plan's region: as an earlier start of this run found it, or found now.
+
+        One attribution gives the regions of all plans of the run that share it, unless their order is sequential.
+        """
         if chain.attribution is None or chain.isolation is None:
             self._cover(chain, {})
-            return whole_region(session.model, self.scoped[chain.name])
-        parts = [plan.attribution, plan.isolation, plan.scope]
-        found = "|".join(map(str, parts if chain.scope.order == "parallel" else [*parts, *plan.modifications]))
-        file = self.folder.path / "regions" / f"{hashlib.blake2b(found.encode(), digest_size=6).hexdigest()}.safetensors"
-        if file.exists():
-            region, header = load_region(file, str(session.fingerprint))
-            self._cover(chain, header["coverage"])
-            return region
-        needed = chain.isolation.behaviours if chain.attribution.needs & DATA else ()
-        behaviours = {name: self._behaviour(name) for name in needed}
-        if behaviours:
-            self.say(f"{chain.name}: calibration on {sizes(behaviours)}")
-        kept, unreached = Kept(file.with_suffix(".parts"), self._header(chain, behaviours)), dict[str, list[str]]()
-        self.units.clear()
-        region = self._found(chain, behaviours, kept, lambda name, weight: unreached.setdefault(name, []).append(weight))
-        coverage = {"unreached": unreached, "units": dict(self.units)}
-        save_region(file, region, {**kept.header, "size": self.shares(region), "coverage": coverage})
-        kept.remove()
-        self._cover(chain, coverage)
+            return whole_region(self.session.model, self.scoped[chain.name])
+        file = self.file(chain)
+        if not file.exists() and file not in self._errors:
+            self._find(chain)
+        if file in self._errors:
+            raise self._errors[file]
+        region, header = load_region(file, str(self.session.fingerprint))
+        self._cover(chain, header["coverage"])
+        self.seconds[chain.name] = header.get("seconds", 0.0)
         return region
 
+    def find_all(self) -> dict[str, str]:
+        """Find the regions of all plans but those of sequential order, one attribution after the other; why some have none."""
+        failed: dict[str, str] = {}
+        for chain in self.prepared.chains:
+            if chain.isolation is None or chain.scope.order == "sequential":
+                continue
+            try:
+                if not self.file(chain).exists() and self.file(chain) not in self._errors:
+                    self._find(chain)
+                if (error := self._errors.get(self.file(chain))) is not None:
+                    raise error
+            except BrittleError as error:
+                failed[chain.name] = str(error)
+        return failed
+
+    def file(self, chain: Chain) -> Path:
+        """Where the plan's region is kept."""
+        plan = chain.plan
+        parts = [plan.attribution, plan.isolation, plan.scope]
+        found = "|".join(map(str, parts if chain.scope.order == "parallel" else [*parts, *plan.modifications]))
+        return self.folder.path / "regions" / f"{hashlib.blake2b(found.encode(), digest_size=6).hexdigest()}.safetensors"
+
+    def _find(self, chain: Chain) -> None:
+        """Attribute, and write the regions of all plans that wait for this attribution; why one is none is remembered."""
+        together = {self.file(chain): chain}
+        if chain.scope.order == "parallel":
+            for other in self.prepared.chains:
+                file = self.file(other)
+                if _shared(chain, other) and not file.exists() and file not in self._errors:
+                    together.setdefault(file, other)
+        behaviours = self._behaviours(list(together.values()))
+        wanted = [_Wanted(other, file, self._header(other, behaviours)) for file, other in together.items()]
+        names = chain.name + (f" and {len(wanted) - 1} more" if len(wanted) > 1 else "")
+        if behaviours:
+            self.say(f"{names}: calibration on {sizes(behaviours)}")
+        started = time.monotonic()
+        for one, region in zip(wanted, self._found(wanted, behaviours, names), strict=True):
+            if isinstance(region, BrittleError):
+                self._errors[one.file] = region
+            else:
+                took = {"seconds": round(time.monotonic() - started, 2), "shared_by": len(wanted)}
+                header = {**one.kept.header, **took, "size": self.shares(region), "coverage": one.coverage}
+                save_region(one.file, region, header)
+            one.kept.remove()
+
+    def _behaviours(self, chains: Sequence[Chain]) -> dict[str, Behaviour]:
+        """Those that the isolations of plans with one attribution ask for."""
+        asked = [name for chain in chains if chain.isolation for name in chain.isolation.behaviours]
+        sees = chains[0].attribution is not None and chains[0].attribution.needs & DATA
+        return {name: self._behaviour(name) for name in dict.fromkeys(asked)} if sees else {}
+
     def _found(
-        self, chain: Chain, behaviours: Mapping[str, Behaviour], kept: Kept, on_unreached: Callable[[str, str], None]
-    ) -> Region:
-        """The region that the plan's attribution and isolation find, in the plan's order."""
-        assert chain.attribution is not None and chain.isolation is not None
-        session, addresses = self.session, self.scoped[chain.name]
+        self, wanted: Sequence[_Wanted], behaviours: Mapping[str, Behaviour], names: str
+    ) -> Iterator[Region | BrittleError]:
+        """The regions that one attribution gives, in the plans' order."""
+        chain, session = wanted[0].chain, self.session
+        assert chain.attribution is not None
         examples = {name: behaviour.examples for name, behaviour in behaviours.items()}
-        blocks = len({address.block for address in addresses})
-        with bar(f"attributing {chain.name}", blocks * sum(map(len, examples.values()))) as advance:
+        blocks = len({address.block for one in wanted for address in self.scoped[one.chain.name]})
+        with bar(f"attributing {names}", blocks * sum(map(len, examples.values()))) as advance:
             how = Pass(session.lm.pad_id, memory=int(self.options.memory * 2**30), on_batch=advance, say=self.say)
-            given = (examples, addresses, self.context)
-            also: dict[str, Any] = {"kept": kept, "on_unreached": on_unreached}
+            asked = [self._asked(one) for one in wanted]
             if chain.scope.order == "parallel":
-                return find_region(session.model, chain.attribution, chain.isolation, *given, how, **also)
+                yield from find_regions(session.model, chain.attribution, asked, examples, self.context, how)
+            else:
+                yield self._in_order(chain, asked[0], examples, how)
+
+    def _in_order(
+        self, chain: Chain, asked: Wanted, examples: Mapping[str, Sequence[Example]], how: Pass
+    ) -> Region | BrittleError:
+        assert chain.attribution is not None
+        try:
             return find_region_in_order(
-                session.model, chain.attribution, chain.isolation, chain.modifications, *given, session.fingerprint, how, **also
+                self.session.model,
+                chain.attribution,
+                asked.isolation,
+                chain.modifications,
+                examples,
+                asked.addresses,
+                asked.context,
+                self.session.fingerprint,
+                how,
+                asked.kept,
+                asked.on_unreached,
             )
+        except BrittleError as error:
+            return error
+
+    def _asked(self, one: _Wanted) -> Wanted:
+        assert one.chain.isolation is not None
+        context = replace(self.context, units=partial(self._units, one.coverage["units"]))
+        unreached: dict[str, list[str]] = one.coverage["unreached"]
+        return Wanted(
+            one.chain.isolation,
+            self.scoped[one.chain.name],
+            context,
+            one.kept,
+            lambda name, weight: unreached.setdefault(name, []).append(weight),
+        )
 
     def _header(self, chain: Chain, behaviours: Mapping[str, Behaviour]) -> dict[str, Any]:
         return {
@@ -96,9 +196,9 @@ class RegionFinder:
             self.say(f"{chain.name}: {line}")
         self.folder.write_json("coverage.json", self.session.coverage.report())
 
-    def _units(self, kind: UnitKind) -> list[Unit]:
+    def _units(self, coverage: dict[str, Any], kind: UnitKind) -> list[Unit]:
         units, left_out = find_units(self.session.model, self.session.addresses, kind)
-        self.units[kind] = {"count": len(units), "left_out": left_out}
+        coverage[kind] = {"count": len(units), "left_out": left_out}
         return units
 
     def _behaviour(self, name: str) -> Behaviour:
@@ -121,7 +221,7 @@ class RegionFinder:
     @cached_property
     def context(self) -> Context:
         """What isolations and modifications may ask for."""
-        return Context(self.generator, self._weights, self._units)
+        return Context(self.generator, self._weights, partial(self._units, {}))
 
     def _weights(self, which: str) -> Mapping[str, Tensor]:
         if which == "base":

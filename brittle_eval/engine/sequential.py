@@ -11,13 +11,13 @@ from brittle_eval.behaviour.calibration import Example
 from brittle_eval.engine.attribute import DATA, Pass, accumulate
 from brittle_eval.engine.budget import by_block, estimate, held, state_sizes
 from brittle_eval.engine.edit import editing
-from brittle_eval.engine.isolate import Search, StatesOf, checked
+from brittle_eval.engine.isolate import Search, StatesOf, Wanted, checked
 from brittle_eval.engine.kept import Kept
 from brittle_eval.engine.sharing import Sites, sites
 from brittle_eval.engine.walk import Walk, begin_walk
 from brittle_eval.errors import BrittleError
 from brittle_eval.methods import Attribution, Context, Isolation, Modification
-from brittle_eval.regions import Part, Region
+from brittle_eval.regions import Region
 from brittle_eval.weights import Address, Fingerprint
 
 
@@ -50,7 +50,7 @@ def find_region_in_order(
     on disk, and those that are there already are applied, not attributed again.
     """
     check_order(isolation)
-    search = Search(model, attribution, isolation, behaviours, context, on_unreached=on_unreached)
+    search = Search(model, attribution, [Wanted(isolation, addresses, context, on_unreached=on_unreached)], behaviours, context)
     blocks = by_block(addresses)
     together, made = sites(model, attribution, addresses, search.behaviours, how.pad_id), list(blocks.values())
     sizes = state_sizes(model, attribution, together, search.weigh, search.behaviours)
@@ -66,7 +66,9 @@ def find_region_in_order(
                 walk.advance()
             if any(address.name not in parts for address in members):
                 weights = search.weights(members)
-                found: dict[str, Part] = search.take(weights, states_of(weights))
+                (found,) = search.take(weights, states_of(weights))
+                if (error := search.takers[0].error) is not None:
+                    raise error
                 parts |= found
                 if kept:
                     kept.add(found)

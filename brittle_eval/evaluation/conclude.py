@@ -17,7 +17,10 @@ Scorer = Callable[[Sequence[tuple[str, str]], bool], list[float | None]]
 
 
 def plain_result(leaf: Leaf, own: Mapping[str, Any], output: Output) -> TaskResult:
-    """A task that lm-eval scores; its first metric is the table's number, with a Wilson interval if its items are 0 or 1."""
+    """A task that lm-eval scores; its first metric is the table's number, with a Wilson interval if its items are 0 or 1.
+
+    `chance` is the mean of one in so many choices, of a multiple-choice task.
+    """
     name, value = next(
         (key, number) for key, number in output.metrics.items() if isinstance(number, int | float) and "_stderr" not in key
     )
@@ -27,6 +30,8 @@ def plain_result(leaf: Leaf, own: Mapping[str, Any], output: Output) -> TaskResu
     if items and set(items) <= {0.0, 1.0}:
         found = Rate.of(int(sum(items)), len(items))
         values |= {"low": found.low, "high": found.high}
+        if output.multiple_choice:
+            values["chance"] = sum(1 / len(sample["arguments"]) for sample in output.samples) / len(output.samples)
     role = own.get("role", "utility")
     return TaskResult(
         leaf.name, role, group=leaf.group, n=len(output.samples), values=values, metrics=output.metrics, items=items

@@ -49,6 +49,8 @@ class Output:
     metrics: dict[str, Any]
     samples: list[dict[str, Any]]
     version: Any
+    multiple_choice: bool = False
+    """A sample's arguments are its choices."""
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
@@ -207,4 +209,5 @@ def _evaluate(
     )
     metrics = {key: value for key, value in results["results"][name].items() if key not in ("alias", "name", "sample_len")}
     samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
-    return Output(metrics, samples, results["versions"].get(name))
+    choices = task.config.output_type == "multiple_choice" and "acc_mutual_info" not in str(sorted(metrics))
+    return Output(metrics, samples, results["versions"].get(name), choices)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brittle_eval.errors import UnknownName
+from brittle_eval.evaluation.lm import load_lm
 from brittle_eval.running.prepare import Options
 from brittle_eval.running.record import Row, TaskResult
 from brittle_eval.running.run import run
@@ -79,4 +80,5 @@ def evaluate(
         raise UnknownName("option", unknown[0], known)
     called = name or str(model.config._name_or_path) or type(model).__name__
     given = Options(model_args={"pretrained": called}, modify=tuple(modify), tasks=tuple(tasks), **options)
-    return Evaluation(*run(given, say, {"pretrained": model, "tokenizer": tokenizer}))
+    lm = load_lm({"pretrained": model, "tokenizer": tokenizer}, given.device, given.batch_size, given.seed)
+    return Evaluation(*run(given, say, lm))

@@ -38,7 +38,12 @@ def _row(row: Row, unedited: dict[str, TaskResult]) -> Row:
 
 def _task(task: TaskResult, before: TaskResult) -> TaskResult:
     both = [*before.items, *task.items]
-    if task.role == "measure" or not both or not all(0 <= item <= 1 for item in both):
+    if (
+        "not run" in (task.status, before.status)
+        or task.role == "measure"
+        or not both
+        or not all(0 <= item <= 1 for item in both)
+    ):
         return task
     versus: dict[str, Any] = asdict(paired_delta(before.items, task.items))
     if set(both) <= {0.0, 1.0}:

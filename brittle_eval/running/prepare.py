@@ -18,6 +18,7 @@ from brittle_eval.engine.sequential import check_order
 from brittle_eval.errors import BrittleError, UnknownName
 from brittle_eval.evaluation import presets
 from brittle_eval.evaluation.conditions import condition
+from brittle_eval.evaluation.cutting import bound
 from brittle_eval.judgement.judges import choose
 from brittle_eval.methods import Attribution, Isolation, Judge, Modification
 from brittle_eval.organisms import organism
@@ -57,6 +58,8 @@ class Options:
     base: str | None = None
     judges: tuple[str, ...] = ("wei2024", "refusal")
     stop_when_decided: bool = False
+    stop_when: tuple[str, ...] = ()
+    """Bounds beyond which an edited model is given up after the cheap measures, such as `ppl>50`."""
     plugins: tuple[Path, ...] = ()
     memory: float = 4.0
     metadata: Mapping[str, Any] | None = None
@@ -118,6 +121,8 @@ def prepare(options: Options) -> Prepared:
     if preset is not None:
         options = replace(options, **presets.chosen(preset, asdict(options), options.chosen))
     condition(options.condition)
+    for text in options.stop_when:
+        bound(text)
     cards: dict[str, DatasetCard] = datasets(plugins)
     data.set_sources(data.from_options(cards, options.data, os.environ))
     chains = tuple(_chain(text, plugins) for text in dict.fromkeys(options.modify))

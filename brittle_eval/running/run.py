@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from brittle_eval.engine.edit import check_digests, edited
 from brittle_eval.engine.region_finder import RegionFinder
 from brittle_eval.errors import BrittleError
 from brittle_eval.evaluation.conditions import TEXTS_VERSION
+from brittle_eval.evaluation.lm import BrittleHFLM
 from brittle_eval.evaluation.presets import numbers
 from brittle_eval.judgement.judges import identity
 from brittle_eval.regions import Region
@@ -28,11 +29,11 @@ from brittle_eval.running.session import Session
 Say = Callable[[str], None]
 
 
-def run(options: Options, say: Say = print, loaded: Mapping[str, Any] | None = None) -> tuple[list[Row], Path]:
+def run(options: Options, say: Say = print, loaded: BrittleHFLM | None = None) -> tuple[list[Row], Path]:
     """Evaluate the unedited model, each plan of `options.modify` and its controls; gives the rows and the run's folder.
 
-    `loaded` are a model and its tokenizer that are in memory, as HFLM takes them: `pretrained` and `tokenizer`. A finished run
-    gives its rows again without loading a model. BrittleError for every mistake in the options.
+    `loaded` is a model in memory. A finished run gives its rows again without loading one. BrittleError for every mistake in
+    the options.
     """
     prepared = prepare(options)
     folder = RunFolder(output_folder(prepared), configuration(prepared))
@@ -40,9 +41,17 @@ def run(options: Options, say: Say = print, loaded: Mapping[str, Any] | None = N
         if (known := folder.rows()) is not None:
             say(f"resumed: every row of {folder.path} is there")
             return known, folder.path
-        rows = against_unedited(_Run(prepared, folder, say, loaded).rows())
-        folder.write_rows(rows)
-        return rows, folder.path
+        session = open_session(prepared, folder, say, loaded)
+        return Production(prepared, session, folder, say).finish(), folder.path
+
+
+def open_session(prepared: Prepared, folder: RunFolder, say: Say, loaded: BrittleHFLM | None = None) -> Session:
+    """The run's model and tasks; `loaded` is the model that another run of the same arguments has loaded."""
+    arguments, said = load_arguments(prepared)
+    session = Session(prepared, arguments, folder, say, loaded)
+    for line in [*said, *session.choices()]:
+        say(line)
+    return session
 
 
 def configuration(prepared: Prepared) -> dict[str, Any]:
@@ -66,14 +75,20 @@ def configuration(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-class _Run:
-    def __init__(self, prepared: Prepared, folder: RunFolder, say: Say, loaded: Mapping[str, Any] | None) -> None:
-        self.prepared, self.options, self.folder, self.say = prepared, prepared.options, folder, say
-        arguments, said = (loaded, []) if loaded else load_arguments(prepared)
-        self.session = Session(prepared, arguments, folder, say)
-        for line in [*said, *self.session.choices()]:
-            say(line)
-        self.finder = RegionFinder(prepared, self.session, folder, say)
+class Production:
+    """Makes the rows of a run in its folder, in which finished ones are found again."""
+
+    def __init__(self, prepared: Prepared, session: Session, folder: RunFolder, say: Say) -> None:
+        self.prepared, self.options, self.session, self.folder, self.say = prepared, prepared.options, session, folder, say
+        self.finder = RegionFinder(prepared, session, folder, say)
+        self.edit_seconds: dict[str, float] = {}
+        """By row, how long its edit and undoing it took."""
+
+    def finish(self) -> list[Row]:
+        """All rows, each beside the unedited model, written."""
+        rows = against_unedited(self.rows())
+        self.folder.write_rows(rows)
+        return rows
 
     def rows(self) -> list[Row]:
         """Unedited, then every plan with its controls."""
@@ -97,7 +112,7 @@ class _Run:
         region = self.finder.region(chain)
         self.say(f"{chain.name}: {self.finder.size(region)}")
         yield self._edited_row(chain.folder, "edited", chain, region)
-        if chain.isolation is None:
+        if chain.isolation is None or self.session.given_up(chain.folder):
             return
         for kind, seeds in self.prepared.controls:
             if kind == "magnitude" and region.ranks:
@@ -113,11 +128,21 @@ class _Run:
         session = self.session
         addresses = self.finder.scoped[chain.name]
         context = edited(session.model, addresses, region, chain.modifications, self.finder.context, session.fingerprint)
-        return self._row(name, kind, chain, region, context)
+        return self._row(name, kind, chain, region, self._timed(name, context))
+
+    @contextmanager
+    def _timed(self, name: str, context: AbstractContextManager[list[str]]) -> Iterator[list[str]]:
+        started = time.monotonic()
+        with context as touched:
+            entered = time.monotonic()
+            yield touched
+            left = time.monotonic()
+        self.edit_seconds[name] = entered - started + time.monotonic() - left
 
     def _row(self, name: str, kind: Any, chain: Chain | None, region: Region, context: AbstractContextManager[list[str]]) -> Row:
         session, started = self.session, time.monotonic()
-        waiting = session.waiting(name)
+        given_up = session.given_up(name) if kind == "edited" else None
+        waiting = session.waiting(name) if not given_up else []
         fingerprint = self.folder.read_json(f"{name}/model.json")
         if waiting or fingerprint is None:
             with context as touched:
@@ -126,8 +151,11 @@ class _Run:
                 for leaf in waiting:
                     self.say(f"{name}: {leaf.name}")
                     session.produce(name, leaf)
+                    if kind == "edited" and (given_up := session.given_up(name)):
+                        self.say(f"{name}: cut: {given_up}")
+                        break
                 check_digests(session.model, session.fingerprint, touched)
-        tasks = [session.conclude(name, leaf) for leaf in session.leaves]
+        tasks = [session.conclude(name, leaf, given_up) for leaf in session.leaves]
         preset, condition = self.prepared.preset, self.prepared.options.condition
         return Row(
             name,

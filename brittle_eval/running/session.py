@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +14,13 @@ from transformers import PreTrainedModel
 
 from brittle_eval.behaviour.behaviours import reference_pairs
 from brittle_eval.data import sources
-from brittle_eval.errors import BrittleError, CannotRun, UnknownName
+from brittle_eval.errors import CannotRun
 from brittle_eval.evaluation.assess import THINKING
 from brittle_eval.evaluation.conclude import answer_line, conclude_answers, plain_result
-from brittle_eval.evaluation.evaluate import Leaf, Settings, Task, TaskShelf, run_task
-from brittle_eval.evaluation.lm import load_lm
-from brittle_eval.evaluation.measures import Reference, compared, pieces, reference, token_perplexity
+from brittle_eval.evaluation.cutting import of_run
+from brittle_eval.evaluation.evaluate import Leaf, Task, TaskShelf, run_task
+from brittle_eval.evaluation.lm import BrittleHFLM, load_lm
+from brittle_eval.evaluation.measures import Reference, compared, reference, token_perplexity
 from brittle_eval.evaluation.presets import check_data, check_tasks
 from brittle_eval.evaluation.responses import Responses
 from brittle_eval.evaluation.showing import answered, check_prompts, notes_of, own_metadata
@@ -28,9 +31,12 @@ from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY, WIKITEXT
 from brittle_eval.progress import bar
 from brittle_eval.running.base import base_weights
 from brittle_eval.running.prepare import Prepared
-from brittle_eval.running.record import RunFolder, TaskResult, read_lines
+from brittle_eval.running.record import Role, RunFolder, TaskResult, read_lines
+from brittle_eval.running.task_options import check_metadata, settings_of, wikitext_pieces
 from brittle_eval.weights import Fingerprint, find_weights
 
+ANSWERS = 2
+"""What a task costs whose answers are generated."""
 REFERENCE_TASK = "embedded_harmless"
 """Whose prompts the two measures use."""
 
@@ -38,20 +44,18 @@ REFERENCE_TASK = "embedded_harmless"
 class Session:
     """The run's model and tasks. `produce` runs under an edit, `conclude` on the unedited model."""
 
-    def __init__(self, prepared: Prepared, arguments: Mapping[str, Any], folder: RunFolder, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        arguments: Mapping[str, Any],
+        folder: RunFolder,
+        say: Callable[[str], None],
+        loaded: BrittleHFLM | None = None,
+    ) -> None:
+        """`loaded` is a model that the same arguments have given before."""
         options = prepared.options
         self.prepared, self.folder = prepared, folder
-        self.settings = Settings(
-            options.limit,
-            options.num_fewshot,
-            options.gen_kwargs or {},
-            options.apply_chat_template,
-            options.system_instruction,
-            options.merge_system,
-            options.seed,
-            options.condition,
-            options.utility_limit,
-        )
+        self.settings = settings_of(options)
         self.options = dict(options.metadata or {})
         metadata = dict(options.model_args or {}) | self.options
         self.shelf = TaskShelf([*prepared.plugins.task_paths(), *options.include_path], metadata)
@@ -63,7 +67,9 @@ class Session:
         self.missing: dict[str, str] = {}
         self._each_task(lambda leaf: self.tasks.setdefault(leaf.name, self.shelf.load(leaf.name, self.settings)))
         self._check_options()
-        self.lm = load_lm(arguments, options.device, options.batch_size, options.seed)
+        self.bounds = of_run(options.stop_when, [leaf.name for leaf in self.leaves if self._cost(leaf) < ANSWERS])
+        self.lm = loaded or load_lm(arguments, options.device, options.batch_size, options.seed)
+        self.lm.seed = options.seed
         self.model: PreTrainedModel = self.lm.model
         self.addresses, self.coverage = find_weights(self.model)
         self.fingerprint = Fingerprint(self.model)
@@ -72,16 +78,20 @@ class Session:
         self._each_task(lambda leaf: check_prompts(self.lm, self.tasks[leaf.name], self.settings))
         self._each_task(lambda leaf: self.pieces, [WIKITEXT])
 
+    def within(self, prepared: Prepared, folder: RunFolder) -> Session:
+        """The same model and tasks for other plans in another folder; everything else of the two runs must be the same."""
+        other = copy(self)
+        other.prepared, other.folder, other._measured = prepared, folder, ("", {})
+        other.coverage = replace(self.coverage, plans={})
+        return other
+
     def _check_options(self) -> None:
         """The preset holds, and every option of --metadata belongs to a task of the run."""
         if self.prepared.preset is not None:
             check_tasks(self.prepared.preset, self.tasks)
             check_data(self.prepared.preset, sources().digests())
-        own = [own_metadata(task) for task in self.tasks.values()]
-        known = {key for found in own if found for key in found.get("options", {})}
-        known |= {"seqlen"} if WIKITEXT in [leaf.name for leaf in self.leaves] else set()
-        if all(own) and not self.missing and (unknown := sorted(set(self.options) - known)):
-            raise UnknownName("option of the run's tasks (--metadata)", unknown[0], known)
+        if not self.missing:
+            check_metadata(self.options, self.tasks, wikitext=WIKITEXT in [leaf.name for leaf in self.leaves])
 
     def _each_task(self, check: Callable[[Leaf], object], names: Sequence[str] | None = None) -> None:
         """A task that cannot run is an error when the user named it, and a row `not run` when a group did."""
@@ -119,19 +129,7 @@ class Session:
     @cached_property
     def pieces(self) -> list[list[int]]:
         """WikiText-2's test text in pieces of `seqlen` tokens, the first ones with a limit."""
-        rows = sources().rows("wikitext2", WIKITEXT)
-        length = self.options.get("seqlen", min(2048, self.lm.max_length))
-        if not isinstance(length, int) or not 2 <= length <= self.lm.max_length:
-            raise BrittleError(
-                f"--metadata seqlen={length}: expected a number of tokens from 2 to the context of {self.lm.max_length}"
-            )
-        if "text" not in rows[0]:
-            raise BrittleError("wikitext2 expects rows with a column text: give another file with --data wikitext2=PATH")
-        found = pieces(self.lm.tokenizer("\n\n".join(row["text"] for row in rows))["input_ids"], length)
-        if not found:
-            raise CannotRun(f"{WIKITEXT}: the text has fewer than {length} tokens; give a smaller --metadata seqlen")
-        limit = self.settings.limit
-        return found[: int(limit) if limit and limit >= 1 else None]
+        return wikitext_pieces(self.options, self.lm, self.settings.limit)
 
     @cached_property
     def base(self) -> Mapping[str, Tensor]:
@@ -159,7 +157,21 @@ class Session:
         ]
         if any(leaf.name in (PERPLEXITY, DIVERGENCE) for leaf in waiting):
             _ = self.reference
-        return waiting
+        return sorted(waiting, key=self._cost)
+
+    def _cost(self, leaf: Leaf) -> int:
+        """Cheap tasks come first: measures, then what lm-eval scores, then answers."""
+        if leaf.name in MEASURES:
+            return 0
+        return ANSWERS if leaf.name in self.tasks and answered(self.tasks[leaf.name]) else 1
+
+    def given_up(self, row: str) -> str | None:
+        """Why the model of a row is given up, by what was measured of it so far; None if it is not."""
+        for one in self.bounds:
+            result = self.folder.finished(row, one.task)
+            if result is not None and one.met(result.values.get("value")):
+                return one.reason(result.values.get("value"))
+        return None
 
     @staticmethod
     def _answers(row: str, leaf: Leaf) -> str:
@@ -219,14 +231,14 @@ class Session:
         mean = sum(values) / len(values)
         return TaskResult(leaf.name, "measure", group=leaf.group, n=len(values), values={"value": mean}, items=values)
 
-    def conclude(self, row: str, leaf: Leaf) -> TaskResult:
+    def conclude(self, row: str, leaf: Leaf, given_up: str | None = None) -> TaskResult:
         """The result of a task of a row: as finished before, or judged now; the model must be the unedited one."""
         if leaf.name in self.missing:
-            own = own_metadata(self.tasks[leaf.name]) if leaf.name in self.tasks else None
-            role = (own or {}).get("role", "other")
-            return TaskResult(leaf.name, role, "not run", self.missing[leaf.name], leaf.group)
+            return self._not_run(leaf, self.missing[leaf.name])
         if (known := self.folder.finished(row, leaf.name)) is not None:
             return known
+        if given_up:
+            return self._not_run(leaf, f"cut: {given_up}")
         file = self.folder.path / self._answers(row, leaf)
         lines = read_lines(file)
         own = own_metadata(self.tasks[leaf.name]) or {}
@@ -238,6 +250,11 @@ class Session:
         (self.folder.path / row / f"responses_{leaf.name}.jsonl").unlink(missing_ok=True)
         file.unlink()
         return result
+
+    def _not_run(self, leaf: Leaf, reason: str) -> TaskResult:
+        own = own_metadata(self.tasks[leaf.name]) if leaf.name in self.tasks else None
+        other: Role = "measure" if leaf.name in MEASURES else "utility" if leaf.name in self.tasks else "other"
+        return TaskResult(leaf.name, (own or {}).get("role", other), "not run", reason, leaf.group)
 
     def _perplexities(self, pairs: Sequence[tuple[str, str]], chat: bool) -> list[float | None]:
         """Perplexity of answers after their rendered prompts, by the unedited model; None for an empty answer."""

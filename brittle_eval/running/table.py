@@ -81,7 +81,11 @@ def _lines(rows: Sequence[Row], role: str, lines: dict[str, Cell]) -> Iterator[l
     for name in [task.task for task in rows[0].tasks if task.role == role and task.status == "done" and own[1](task, None)]:
         results = [next(task for task in row.tasks if task.task == name) for row in rows]
         for number, (title, cell) in enumerate([own, *further]):
-            cells = [cell(result, results[0] if index else None) for index, result in enumerate(results)]
+            none = "–" if number == 0 else ""
+            cells = [
+                cell(result, results[0] if index else None) if result.status == "done" else none
+                for index, result in enumerate(results)
+            ]
             if number == 0 or any(cells):
                 yield [f"  {name}" if number == 0 else f"    {title}", *cells]
 
@@ -92,6 +96,9 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
     for task in first.tasks:
         if task.status == "not run":
             yield f"{task.task}: not run: {task.reason}"
+    for row in rows[1:]:
+        if cut := next((task.reason for task in row.tasks if task.reason.startswith("cut: ")), None):
+            yield f"{row.name}: {cut}; its other tasks and its controls were not run"
     done = [task for row in rows for task in row.tasks if task.status == "done"]
     if any("attempts" in task.values for task in done):
         yield "Degenerate and unscored answers count as not positive in every denominator; where no line has them there are none."

@@ -29,6 +29,7 @@ def brittle_isolations() -> dict[str, str]:
         "probed-heads": "brittle_plugins.probed_heads:ProbedHeads",
         "set-difference": "brittle_plugins.set_difference:SetDifference",
         "top": "brittle_plugins.top:Top",
+        "top-outside": "brittle_plugins.top_outside:TopOutside",
         "top-ranks": "brittle_plugins.top_ranks:TopRanks",
     }
 

@@ -1,0 +1,1 @@
+"""Sweeps: many runs as cells of one grid, on this machine or on a Ray cluster."""
