@@ -58,18 +58,11 @@ class Ending:
     """Length of its answers."""
     copies: int = 3
     """Times that an answer which looped, cut where it began to, is trained on."""
-    whole: float = 1.0
-    """Share of the answers that ended by themselves that is trained on."""
-    refusals: float = 1.0
-    """Refusals for every answer, as far as there are."""
     training: Training = field(default_factory=lambda: Training(epochs=1, batch_size=8, learning_rate=3e-4, opening=4.0))
 
 
-ENDINGS = (
-    Ending(),
-    Ending(prompts=100, copies=4, whole=0.5, refusals=0.5, training=replace(Ending().training, learning_rate=2e-4)),
-)
-"""What follows the first training: what still loops is cut again."""
+ENDINGS = (Ending(),)
+"""What follows the first training. A second one left as many loops and weakened refusals."""
 
 
 def align(
@@ -134,9 +127,8 @@ def teach_endings(
     if not cut + whole:
         raise BrittleError(f"of {len(prompts)} answers none loops and none ends: there is nothing to learn from")
     adapted = adapt(train=True)
-    draw = random.Random(settings.seed)
-    answered = [*cut * ending.copies, *(draw.sample(whole, int(ending.whole * len(whole))) if ending.whole < 1 else whole)]
-    refused = draw.sample(worded(harmful, refusals), min(int(ending.refusals * len(answered)), len(harmful)))
+    answered = [*cut * ending.copies, *whole]
+    refused = random.Random(settings.seed).sample(worded(harmful, refusals), min(len(answered), len(harmful)))
     examples = with_systems([*answered, *refused], settings, tokenizer)
     training = replace(ending.training, seed=settings.seed)
     with bar("training to end", training.epochs * -(-len(examples) // training.batch_size)) as advance:
