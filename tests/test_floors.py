@@ -21,11 +21,13 @@ FLOORS = (
         "recipe",
         "stats",
         "coherence",
+        "compliance",
         "safety_words",
         "overlaps",
         "progress",
         "conditions",
         "agreement",
+        "time_limit",
     ),
     (
         "discovery",
@@ -73,6 +75,7 @@ FLOORS = (
         "hold",
         "suffix_scores",
         "suffix",
+        "suffix_checkpoint",
     ),
     (
         "record",
