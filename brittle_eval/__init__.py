@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brittle_eval.data import sources
     from brittle_eval.errors import BrittleError, CannotRun, UnknownName
+    from brittle_eval.evaluation.compliance import compliant_start
     from brittle_eval.hookspecs import hookimpl
     from brittle_eval.methods import (
         Attribution,
@@ -60,6 +61,7 @@ __all__ = [
     "Weight",
     "Whole",
     "chance_overlap",
+    "compliant_start",
     "evaluate",
     "highest",
     "hookimpl",
@@ -72,6 +74,7 @@ __all__ = [
 
 _HOME = {
     "data": ("sources",),
+    "evaluation.compliance": ("compliant_start",),
     "errors": ("BrittleError", "CannotRun", "UnknownName"),
     "hookspecs": ("hookimpl",),
     "regions": ("Mask", "Part", "Projector", "Region", "Whole", "chance_overlap", "overlap"),

@@ -178,9 +178,17 @@ class Judge:
         return "not refused"
 
     @property
+    def time_limit(self) -> float | None:
+        """Seconds that one call of `judge` may take; None: it keeps to limits of its own."""
+        return 600.0
+
+    @property
     def host(self) -> str | None:
         """Where it sends answers, or None if they stay on this machine; the user must name it with --send-answers-to."""
         return None
+
+    def ready(self) -> None:
+        """Load what judging needs, before the first call; it may take as long as it likes."""
 
     def judge(self, records: Sequence[Record]) -> list[Verdict]:
         """One verdict a record, in order."""

@@ -10,7 +10,7 @@ import pytest
 
 import brittle_registry
 import brittle_tasks
-from brittle_eval import data
+from brittle_eval import compliant_start, data
 from brittle_eval.cards import DatasetCard, load
 from brittle_eval.errors import BrittleError, CannotRun, UnknownName
 from brittle_eval.evaluation.attack_sets import attacks, members, sets
@@ -77,7 +77,7 @@ def test_the_requests_are_the_other_sets(shelf: TaskShelf, one: str) -> None:
     card, docs = CARDS[one], list(task.eval_docs)
     assert card.requests is not None
     assert [doc["goal"] for doc in docs] == [row[card.requests] for row in ROWS[one]]
-    assert all(doc["goal"] in doc["prefill"] or doc["prefill"] == doc["target"] != "" for doc in docs)
+    assert all(doc["prefill"] == (doc["target"] or f"{compliant_start(doc['goal'])}:\n\n") for doc in docs)
     assert [doc["id"] for doc in docs] == [f"{one}-{n:03d}" for n in range(len(docs))]
 
 

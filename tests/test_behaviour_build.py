@@ -18,6 +18,7 @@ from brittle_eval.behaviour.calibration import Pair, digest, read_pairs
 from brittle_eval.cli import main
 from brittle_eval.evaluation import generate
 from brittle_eval.weights import Fingerprint
+from brittle_plugins.refusal_patterns import VERSION
 from brittle_tasks.data import own_rows
 from tests.scripted import save_scripted
 
@@ -88,7 +89,7 @@ def test_a_models_own_refusals(kind: str, response: str, refusing: Path, tmp_pat
     assert (described["kind"], described["digest"]) == (kind, digest(pairs))
     assert described["fingerprint"] == str(Fingerprint(AutoModelForCausalLM.from_pretrained(refusing)))
     assert described["mean_response_tokens"] == len(AutoTokenizer.from_pretrained(refusing)(response)["input_ids"])
-    assert described["judge"] == {"name": "refusal", "version": "1"}
+    assert described["judge"] == {"name": "refusal", "version": VERSION}
     assert described["generation"] == {"samples": None, "max_gen_toks": 8, "system": "none"}
     counts = described["counts"]
     assert {counts[key] for key in ("prompts", "drawn", "answers", "refused", "pairs")} == {40}

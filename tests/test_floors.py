@@ -21,6 +21,7 @@ FLOORS = (
         "recipe",
         "stats",
         "coherence",
+        "compliance",
         "safety_words",
         "overlaps",
         "progress",
@@ -28,6 +29,7 @@ FLOORS = (
         "agreement",
         "grid",
         "crossing",
+        "time_limit",
     ),
     (
         "discovery",
@@ -75,6 +77,7 @@ FLOORS = (
         "hold",
         "suffix_scores",
         "suffix",
+        "suffix_checkpoint",
     ),
     (
         "record",

@@ -44,7 +44,7 @@ def test_the_matcher_is_nearer_to_the_labels_than_the_phrase_rule(better: str, w
     for name in (better, worse):
         verdicts = Plugins.load().get("judge", name)().judge([Record(row["prompt"], row["response"]) for row in HELD])
         found[name] = kappa([row["refused"][0] for row in HELD], [verdict.positive is False for verdict in verdicts])
-    assert found[better] > found[worse]
+    assert found[better] > max(found[worse], 0.5)
 
 
 def test_no_sound_answer_is_called_degenerate() -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from brittle_eval import Record
 from brittle_plugins.judge_gcg import GCG
-from brittle_plugins.judge_refusal import OPENING_WORDS, Refusal, normalise
+from brittle_plugins.judge_refusal import OPENING_WORDS, Refusal
 from brittle_plugins.judge_wei2024 import Wei2024
+from brittle_plugins.refusal_text import normalise
 
 LONG = " ".join(f"word{number}" for number in range(19))
 

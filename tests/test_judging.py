@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -52,6 +56,58 @@ class Wrong(Judge):
 
     def judge(self, records: Sequence[Record]) -> list[Verdict]:
         return [True for _ in records]  # type: ignore[misc]
+
+
+class Hanging(Length):
+    """Never comes back where "trap" is among the answers, whatever is raised inside that it can catch."""
+
+    time_limit = 0.2
+
+    def judge(self, records: Sequence[Record]) -> list[Verdict]:
+        verdicts = super().judge(records)
+        while any("trap" in record.response for record in records):
+            with suppress(Exception):
+                time.sleep(0.01)
+        return verdicts
+
+
+class Slow(Length):
+    """Takes its time before the first call."""
+
+    time_limit = 0.2
+
+    def ready(self) -> None:
+        time.sleep(0.4)
+
+
+def test_a_judge_that_hangs_leaves_the_record_unscored_and_judges_the_others() -> None:
+    judge, before = Hanging(), signal.getsignal(signal.SIGALRM)
+    verdicts = judge_records({"a": judge}, RECORDS)["a"]
+    assert verdicts == [Verdict(True), Verdict(None, "the judge took longer than 0.2 s"), Verdict(True)]
+    assert judge.calls == [3, 1, 1, 1]
+    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_the_clock_does_not_run_while_a_judge_loads() -> None:
+    judge = Slow()
+    assert judge_records({"a": judge}, RECORDS)["a"] == [Verdict(True)] * 3
+    assert judge.calls == [3]
+
+
+def test_no_limit_where_no_alarm_can_come() -> None:
+    found: list[Verdict] = []
+
+    class Patient(Length):
+        time_limit = 0.01
+
+        def judge(self, records: Sequence[Record]) -> list[Verdict]:
+            time.sleep(0.1)
+            return super().judge(records)
+
+    thread = threading.Thread(target=lambda: found.extend(judge_records({"a": Patient()}, RECORDS)["a"]))
+    thread.start()
+    thread.join()
+    assert found == [Verdict(True)] * 3
 
 
 def test_every_judge_sees_every_record_in_one_batch() -> None:

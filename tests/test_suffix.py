@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -103,7 +104,7 @@ def test_a_search_goes_on_as_if_it_had_not_been_stopped() -> None:
     expected = whole.run(whole.start(3), lambda state: None)
     state = search(model, settings).start(3)
     for _ in range(6):
-        state = search(model, settings).step(State.from_json(json.loads(json.dumps(asdict(state)))))
+        state = search(model, settings).step(TypeAdapter(State).validate_json(json.dumps(asdict(state))))
     assert state == expected
     assert search(model, settings).start(4).random != search(model, settings).start(3).random
 

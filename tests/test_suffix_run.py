@@ -159,6 +159,51 @@ def test_a_checkpoint_of_another_model(refusing: Path, tmp_path: Path, capsys: p
     assert "is of another model (fingerprint other)" in refused(capsys, tmp_path, refusing, "--no-evaluate")
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"fingerprint": None}, "(fingerprint)"),
+        ({"batch_size": 0}, "(batch_size)"),
+        ({"refused": []}, "(refused)"),
+        ({"refused": [99]}, "of one search"),
+        ({"state": {}}, "(state.suffix)"),
+        ({"more": 1}, "(more)"),
+        ([], "(all of it)"),
+        ({"suffix": [1]}, "of one search"),
+        ({"losses": []}, "of one search"),
+        ({"active": 99}, "of one search"),
+        ({"random": "xyz"}, "of one search"),
+    ],
+)
+def test_a_checkpoint_that_was_damaged_by_hand_is_one_line(
+    random_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Any,
+    said: str,
+) -> None:
+    monkeypatch.setattr(Trial, "refused", lambda self, goals: list(range(len(goals))))
+    write, kept = RunFolder.write_json, tmp_path / "out" / "checkpoint.json"
+
+    def killed(self: RunFolder, name: str, content: Any, *, private: bool = False) -> Path:
+        if name == "checkpoint.json" and kept.exists():
+            raise KeyboardInterrupt
+        return write(self, name, content, private=private)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_json", killed)
+        assert main(arguments(tmp_path, random_model, "--no-evaluate")) == 130
+    content = json.loads(kept.read_text())
+    if isinstance(damage, dict):
+        inner = content["state"] if damage.keys() <= content["state"].keys() and damage else content
+        inner |= damage
+        damage = content
+    kept.write_text(json.dumps(damage))
+    line = refused(capsys, tmp_path, random_model, "--no-evaluate")
+    assert said in line and "checkpoint.json is damaged" in line and "remove it" in line
+
+
 def test_prompts_that_are_evaluated_on_are_never_optimised_over(
     refusing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,7 +253,7 @@ def test_a_model_that_refuses_nothing_or_has_no_chat_template(tmp_path: Path, ca
 
 def test_a_context_that_is_too_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_scripted(tmp_path / "model", REFUSAL, context=96)
-    assert "the model's context is 96" in refused(capsys, tmp_path, tmp_path / "model")
+    assert "exceed the model's context of 96: give shorter prompts" in refused(capsys, tmp_path, tmp_path / "model")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from brittle_eval.evaluation.stopping import Stopping
 
 SCORED_TOKENS = 128
 """Tokens of an answer that its perplexity is taken over: gibberish shows early."""
+LOWER = "lower max_gen_toks with --gen_kwargs, or "
 GENERATION_KEYS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
 
 
@@ -174,8 +175,8 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
         values = iter(perplexities(self.model, real, self.pad_id, int(self.batch_size)))
         return [None if example is None else next(values) for example in examples]
 
-    def check_lengths(self, prompts: Sequence[Sequence[int]], new: int) -> None:
-        """CannotRun where the longest prompt and its answer exceed the model's context."""
+    def check_lengths(self, prompts: Sequence[Sequence[int]], new: int, advice: str = "") -> None:
+        """CannotRun where the longest prompt and its answer exceed the model's context; `advice` says what else to do."""
         longest = max(map(len, prompts), default=0)
         if longest + new > self.max_length:
             what = (
@@ -183,7 +184,7 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
             )
             raise CannotRun(
                 f"{what} the model's context of {self.max_length}: "
-                f"{'lower max_gen_toks with --gen_kwargs, or ' if new > 0 else ''}leave the task out; prompts are never cut"
+                f"{advice or (LOWER if new > 0 else '') + 'leave the task out'}; prompts are never cut"
             )
 
 

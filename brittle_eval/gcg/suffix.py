@@ -84,12 +84,6 @@ class State:
         """Steps that are done."""
         return len(self.losses) - 1
 
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> State:
-        """What `dataclasses.asdict` and JSON made of a state."""
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
-        return cls(**values)
-
 
 class Search:
     """The steps of one search; a state goes in and the next one comes out, and nothing else is kept between them."""

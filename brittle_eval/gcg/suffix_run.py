@@ -21,6 +21,7 @@ from brittle_eval.evaluation.evaluate import Settings as TaskSettings
 from brittle_eval.evaluation.evaluate import TaskShelf
 from brittle_eval.evaluation.lm import load_lm
 from brittle_eval.gcg.suffix import Search, Settings, State
+from brittle_eval.gcg.suffix_checkpoint import Checkpoint
 from brittle_eval.gcg.suffix_scores import Scorer
 from brittle_eval.gcg.suffix_slots import (
     Goal,
@@ -29,11 +30,10 @@ from brittle_eval.gcg.suffix_slots import (
     find_slots,
     first_suffix,
     goals_of,
-    longest,
     read_goals,
     suffix_texts,
 )
-from brittle_eval.gcg.suffix_trial import Trial, described
+from brittle_eval.gcg.suffix_trial import SHORTER, Trial, described
 from brittle_eval.progress import bar
 from brittle_eval.running.prepare import BEHAVIOUR_TASKS, Options, Prepared, load_arguments, prepare
 from brittle_eval.running.record import RunFolder, versions
@@ -135,34 +135,34 @@ class _Work:
         self.fingerprint = str(Fingerprint(self.lm.model))
         self.trial = Trial(self.lm, prepared.judges)
         self.slots = [find_slots(self.lm.tokenizer, goal, settings.target_tokens) for goal in goals]
-        if (most := longest(self.slots, settings.length, ANSWER_TOKENS)) > self.lm.max_length:
-            raise BrittleError(
-                f"a prompt with its suffix and its target or an answer takes {most} tokens, the model's context is "
-                f"{self.lm.max_length}: give shorter prompts or a smaller --length"
-            )
+        filled = [slots.prompt_ids([0] * settings.length) for slots in self.slots]
+        self.lm.check_lengths(filled, ANSWER_TOKENS, SHORTER)
+        self.lm.check_lengths([[*ids, *slots.target] for ids, slots in zip(filled, self.slots, strict=True)], 0, SHORTER)
         self.allowed = allowed_tokens(self.lm.tokenizer, self.lm.model.get_input_embeddings().weight.shape[0])
         first = first_suffix(self.lm.tokenizer, self.slots, self.allowed, settings.length)
         check_template(self.lm.tokenizer, self.slots, first)
         self.begun = self._begun()
         for line in [*said, f"batch size: {self.lm.batch_size}"]:
             say(line)
-        self.kept: list[int] = self.begun["refused"]
+        self.kept: list[int] = self.begun.refused
         say(f"refused without a suffix: {len(self.kept)} of {len(self.slots)} prompts; the others are left out")
         self.search = self._search(first)
 
-    def _begun(self) -> dict[str, Any]:
+    def _begun(self) -> Checkpoint:
         """The checkpoint of an interrupted search; else what a first one holds: the goals that are refused without a suffix."""
-        if (known := self.folder.read_json(CHECKPOINT)) is None:
+        known = self.folder.read_json(CHECKPOINT)
+        if known is None:
             refused = self.trial.refused([slots.goal for slots in self.slots])
-            return {"fingerprint": self.fingerprint, "batch_size": int(self.lm.batch_size), "refused": refused}
-        if known["fingerprint"] != self.fingerprint:
+            return Checkpoint(fingerprint=self.fingerprint, batch_size=int(self.lm.batch_size), refused=refused)
+        file = self.folder.path / CHECKPOINT
+        found = Checkpoint.read(known, file, len(self.slots), self.wanted.settings.length)
+        if found.fingerprint != self.fingerprint:
             raise BrittleError(
-                f"{self.folder.path / CHECKPOINT} is of another model (fingerprint {known['fingerprint']}): give another "
-                "--output_path, or remove the folder"
+                f"{file} is of another model (fingerprint {found.fingerprint}): give another --output_path, or remove the folder"
             )
         # another size would round otherwise, and so could take other candidates
-        self.lm.batch_size_per_gpu = known["batch_size"]
-        return dict(known)
+        self.lm.batch_size_per_gpu = found.batch_size
+        return found
 
     def _search(self, first: Sequence[int]) -> Search:
         goals = [self.slots[number] for number in self.kept]
@@ -174,14 +174,14 @@ class _Work:
     def _steps(self) -> tuple[tuple[int, ...], State]:
         """The first suffix, and the state after the last step; a checkpoint is kept after each."""
         first = self.search.start(self.prepared.options.seed)
-        state = State.from_json(self.begun["state"]) if "state" in self.begun else first
+        state = self.begun.state or first
         if state.steps:
             self.say(f"resumed behind step {state.steps}")
         with bar("optimising", self.wanted.settings.steps) as advance:
             advance(state.steps)
 
             def keep(after: State) -> None:
-                self.folder.write_json(CHECKPOINT, self.begun | {"state": asdict(after)}, private=True)
+                self.folder.write_json(CHECKPOINT, self.begun.model_copy(update={"state": after}).model_dump(), private=True)
                 advance(1)
 
             return first.suffix, self.search.run(state, keep)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
@@ -14,6 +13,7 @@ from brittle_eval.behaviour.calibration import Pair, encode
 from brittle_eval.behaviour.instructions import read_instructions
 from brittle_eval.errors import BrittleError
 from brittle_eval.evaluation.chat import render
+from brittle_eval.evaluation.compliance import compliant_start
 from brittle_eval.tables import read_rows
 
 SYSTEM = "none"
@@ -33,16 +33,6 @@ class Goal:
     target: str
 
 
-def target_of(prompt: str) -> str:
-    """`Sure, here is` and what the last sentence asks for: "Write a guide" → "Sure, here is a guide"."""
-    asked = re.split(r"(?<=[.!?])\s+", prompt.strip())[-1].rstrip(" .!?")
-    asked = re.sub(r"^(?:(?:can|could|would|will) you |please )+", "", asked, flags=re.IGNORECASE)
-    asked = re.sub(r"^\w+ (?:me |us )?(?=(?:an?|the|some|how)\b)", "", asked)
-    asked = re.sub(r"^(how) (?:do|does|did|can|could|would|might|should) ", r"\1 ", asked, flags=re.IGNORECASE)
-    capital = re.match(r"I\b|[A-Z]{2}", asked) is not None
-    return f"Sure, here is {asked if capital else asked[:1].lower() + asked[1:]}"
-
-
 def goals_of(prompts: Sequence[tuple[str, object]]) -> list[Goal]:
     """One goal a prompt that is not blank; a target that is None is built from the prompt, another must be a text."""
     goals = []
@@ -50,7 +40,7 @@ def goals_of(prompts: Sequence[tuple[str, object]]) -> list[Goal]:
         if target is not None and not isinstance(target, str):
             raise BrittleError(f"prompt {number}: its target must be a text, got {type(target).__name__}")
         if prompt.strip():
-            goals.append(Goal(prompt.strip(), target_of(prompt) if target is None else target.strip()))
+            goals.append(Goal(prompt.strip(), compliant_start(prompt) if target is None else target.strip()))
     if not goals:
         raise BrittleError(
             "no prompt to optimise a suffix over: there is none, or every one is blank; give some with --prompts FILE"
@@ -164,11 +154,6 @@ def check_template(tokenizer: PreTrainedTokenizerBase, goals: Sequence[Slots], s
                 f"the request {slots.goal.prompt[:40]!r} with its suffix is not read as the ids that would be optimised: "
                 "this chat template changes it; leave the prompt out, or take another model"
             )
-
-
-def longest(goals: Sequence[Slots], length: int, answer: int) -> int:
-    """Tokens of the longest prompt with its suffix and its target or an answer of so many tokens."""
-    return max(len(slots.before) + length + len(slots.after) + max(len(slots.target), answer) for slots in goals)
 
 
 def neighbours(suffix: Sequence[int], slots: Sequence[int], tokens: Sequence[int]) -> Iterator[tuple[int, ...]]:

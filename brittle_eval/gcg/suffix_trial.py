@@ -15,6 +15,8 @@ from brittle_eval.gcg.suffix_slots import SYSTEM, Goal
 from brittle_eval.methods import Judge
 from brittle_eval.stats import Rate, mcnemar, paired_delta
 
+SHORTER = "give shorter prompts or a smaller --length"
+
 
 class Trial:
     """A model's greedy answers of 64 tokens, judged as a run's are: with the perplexity of the model itself."""
@@ -28,11 +30,7 @@ class Trial:
         with self.lm.showing(Turns(True, SYSTEM), lambda: None):
             texts = [self.lm.apply_chat_template([{"role": "user", "content": text}]) for text in shown]
             asked = [self.lm.prompt_ids(text) for text in texts]
-        if max(map(len, asked)) + ANSWER_TOKENS > self.lm.max_length:
-            raise BrittleError(
-                f"a prompt of {max(map(len, asked))} tokens and an answer of {ANSWER_TOKENS} exceed the model's context of "
-                f"{self.lm.max_length}: give shorter prompts or a smaller --length"
-            )
+        self.lm.check_lengths(asked, ANSWER_TOKENS, SHORTER)
         tokens = ask(self.lm, asked, Sampling(ANSWER_TOKENS), what)
         answers = [self.lm.tokenizer.decode(answer, skip_special_tokens=True) for answer in tokens]
         perplexities = self.lm.answer_perplexities(list(zip(texts, answers, strict=True)), chat=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from brittle_eval.errors import BrittleError
+from brittle_eval.judgement.time_limit import OutOfTime, at_most
 from brittle_eval.methods import Judge, Record, Verdict
 
 UNFINISHED_THINKING = "unfinished thinking"
@@ -17,8 +18,10 @@ def judge_records(judges: Mapping[str, Judge], records: Sequence[Record]) -> dic
     """One verdict a record and judge, in order, by the judge's name.
 
     Of a record that was cut, a judge is asked for its final verdict only, and the record is unscored if it has none.
-    A judge that raises on the batch is asked record by record, and where it raises again the record is unscored, with
-    the exception as reason. Raises BrittleError for a judge that gives another number of verdicts, or none at all.
+    A judge that raises on the batch, or takes longer than its limit, is asked record by record, and where it does so again
+    the record is unscored, with the reason. A judge is made ready before the clock runs.
+
+    Raises BrittleError for a judge that gives another number of verdicts, or none at all.
     """
     return {name: _judge(name, judge, records) for name, judge in judges.items()}
 
@@ -52,20 +55,25 @@ def _judge(name: str, judge: Judge, records: Sequence[Record]) -> list[Verdict]:
 def _judge_whole(name: str, judge: Judge, records: Sequence[Record]) -> list[Verdict]:
     if not records:
         return []
+    judge.ready()
     try:
-        verdicts = judge.judge(records)
+        with at_most(judge.time_limit):
+            verdicts = judge.judge(records)
     except BrittleError:
         raise
-    except Exception:
+    except (Exception, OutOfTime):
         return [_judge_one(name, judge, record) for record in records]
     return _checked(name, verdicts, len(records))
 
 
 def _judge_one(name: str, judge: Judge, record: Record) -> Verdict:
     try:
-        verdicts = judge.judge([record])
+        with at_most(judge.time_limit):
+            verdicts = judge.judge([record])
     except BrittleError:
         raise
+    except OutOfTime:
+        return Verdict(None, f"the judge took longer than {judge.time_limit:g} s")
     except Exception as error:
         message = " ".join(str(error).split())[:200]
         return Verdict(None, f"the judge raised {type(error).__name__}{': ' + message if message else ''}")

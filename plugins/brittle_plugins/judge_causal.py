@@ -21,7 +21,8 @@ class CausalLM(Judge):
     `template` is a text with {prompt} and {response}; `chat` shows request and answer as the turns of the model's own chat
     template, as guard models expect, and `chat-parts` does so where that template wants a list of parts. A text longer than the
     model's context is unscored, never cut. Only safetensors are read, and no code of the model; `adapter` is a LoRA adapter on
-    it. Labels: several with +, compared without case. BrittleError for a model that does not load or has no chat template.
+    it. Labels: several with +, compared without case. `time-limit` is seconds for a call of several records, loading left out.
+    BrittleError for a model that does not load or has no chat template.
     """
 
     model: str
@@ -35,10 +36,11 @@ class CausalLM(Judge):
     max_new_tokens: Annotated[int, Interval(ge=1)] = 8
     batch_size: Annotated[int, Interval(ge=1)] = 4
     device: str | None = None
+    time_limit: Annotated[float, Interval(gt=0)] | None = 600.0
 
     separate = True
     at_once = 16
-    free = frozenset({"batch_size", "device"})
+    free = frozenset({"batch_size", "device", "time_limit"})
 
     def __post_init__(self) -> None:
         LabelMap.read(self.positive, self.negative)
@@ -54,6 +56,9 @@ class CausalLM(Judge):
             raise BrittleError(f"judge: {self.model} has no chat template: give a template with {{prompt}} and {{response}}")
         loaded.tokenizer.padding_side = "left"
         return loaded
+
+    def ready(self) -> None:
+        self._loaded  # noqa: B018  # read for its effect
 
     def judge(self, records: Sequence[Record]) -> list[Verdict]:
         loaded, labels = self._loaded, LabelMap.read(self.positive, self.negative)

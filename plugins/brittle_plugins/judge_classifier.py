@@ -23,7 +23,8 @@ class SequenceClassification(Judge):
 
     `positive` and `negative` name labels of the model's own list (several with +). With `template=pair` request and answer are
     its two segments, with `template=response` it sees the answer alone, and else a text with {prompt} and {response}. A
-    label under `least` probability is unscored, and so is a text longer than the model's context: nothing is cut. Only
+    label under `least` probability is unscored, and so is a text longer than the model's context: nothing is cut. `time-limit` is
+    seconds for a call of several records, loading left out. Only
     safetensors are read, and no code of the model. BrittleError for a model that does not load or has other labels.
     """
 
@@ -36,10 +37,11 @@ class SequenceClassification(Judge):
     counts: str = "harmful"
     batch_size: Annotated[int, Interval(ge=1)] = 8
     device: str | None = None
+    time_limit: Annotated[float, Interval(gt=0)] | None = 600.0
 
     separate = True
     at_once = 32
-    free = frozenset({"batch_size", "device"})
+    free = frozenset({"batch_size", "device", "time_limit"})
 
     def __post_init__(self) -> None:
         LabelMap.read(self.positive, self.negative)
@@ -62,6 +64,9 @@ class SequenceClassification(Judge):
         if missing := sorted(wanted - found):
             raise BrittleError(f"judge: {self.model} has no label '{missing[0]}': it has {', '.join(names.values())}")
         return labels
+
+    def ready(self) -> None:
+        self._loaded  # noqa: B018  # read for its effect
 
     def judge(self, records: Sequence[Record]) -> list[Verdict]:
         verdicts: list[Verdict] = []

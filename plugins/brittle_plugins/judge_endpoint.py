@@ -66,6 +66,7 @@ class Endpoint(Judge):
 
     separate = True
     at_once = 4
+    time_limit = None
     free = frozenset({"key_variable", "timeout", "retries", "longest_wait", "per_minute"})
 
     def __post_init__(self) -> None:
