@@ -17,6 +17,9 @@ from brittle_eval.errors import BrittleError
 LAZY = {
     "run": ("brittle_eval.commands.cli_run", "Attribute, isolate, modify, and evaluate before, after and against controls."),
     "judge": ("brittle_eval.commands.cli_judge", "Judge a run's stored answers again, or judges against labels."),
+    "leaderboard": ("brittle_eval.commands.cli_leaderboard", "Put the rows of many runs side by side, ranked."),
+    "verify": ("brittle_eval.commands.cli_leaderboard", "Count a row's numbers anew from what it rests on."),
+    "export": ("brittle_eval.commands.cli_export", "Write an edit to disk: a sparse delta, a projector, a LoRA or all weights."),
     "behaviour": ("brittle_eval.commands.cli_behaviour", "Make sets of prompts and responses to attribute."),
     "region": ("brittle_eval.commands.cli_region", "Compare regions that runs have found."),
     "organism": ("brittle_eval.commands.cli_organism", "Make the embedded model again, or models with safety in a known place."),

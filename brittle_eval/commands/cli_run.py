@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
     return tuple(name.strip() for name in value.split(",") if name.strip()) if value is not None else None
 
 
-def _typed() -> frozenset[str]:
+def _typed(context: click.Context) -> frozenset[str]:
     """The options that stand on the command line, by their names in `Options`."""
-    context = click.get_current_context()
     names = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     return frozenset("merge_system" if name == "system_role" else name for name in names)
 
@@ -71,14 +71,30 @@ def _typed() -> frozenset[str]:
 @click.option("--stop-when-decided", is_flag=True, help="Stop an answer once every judge's verdict on it is final.")
 @click.option("--plugin", "plugins", multiple=True, type=FILE, help="Add a plugin file.")
 @click.option("--memory", type=float, default=4.0, show_default=True, help="GiB for the scores of one group of blocks.")
-def run(**given: Any) -> None:
+def run(**_: Any) -> None:
     """Attribute, isolate, modify; evaluate the unedited model, the edited ones, and controls of the same size."""
-    from brittle_eval.evaluation.evaluate import parse_arguments
     from brittle_eval.running.run import run as start
     from brittle_eval.running.sides import show_sides
     from brittle_eval.running.table import show, terminal
 
-    given["given"] = _typed()
+    rows, folder = start(_options(click.get_current_context()), say=lambda line: click.echo(line, err=True))
+    show(rows)
+    show_sides(rows, terminal())
+    click.echo(f"results: {folder}")
+
+
+def as_options(arguments: Sequence[str], plans: Sequence[str] = ()) -> Options:
+    """What `run` would make of a command line, with these plans; click's own errors for what it would refuse."""
+    line = [*arguments, *(word for plan in plans for word in ("--modify", plan))]
+    with run.make_context("run", line, token_normalize_func=lambda token: token.replace("_", "-")) as context:
+        return _options(context)
+
+
+def _options(context: click.Context) -> Options:
+    from brittle_eval.evaluation.evaluate import parse_arguments
+
+    given = dict(context.params)
+    given["given"] = _typed(context)
     for key in ("model_args", "gen_kwargs", "metadata"):
         if given[key] is not None:
             given[key] = parse_arguments(given[key])
@@ -86,7 +102,4 @@ def run(**given: Any) -> None:
     given["merge_system"] = given.pop("system_role") == "merge"
     template = given["apply_chat_template"]
     given["apply_chat_template"] = True if template == "true" else template or False
-    rows, folder = start(Options(**given), say=lambda line: click.echo(line, err=True))
-    show(rows)
-    show_sides(rows, terminal())
-    click.echo(f"results: {folder}")
+    return Options(**given)

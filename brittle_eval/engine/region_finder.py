@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from brittle_eval.errors import BrittleError
 from brittle_eval.methods import Context
 from brittle_eval.progress import bar
 from brittle_eval.regions import Region
+from brittle_eval.running.base import stream
 from brittle_eval.running.prepare import BEHAVIOUR_TASKS, Chain, Prepared
 from brittle_eval.running.record import RunFolder
 from brittle_eval.running.session import Session
@@ -39,13 +41,11 @@ class RegionFinder:
 
     def region(self, chain: Chain) -> Region:
         """The plan's region: as an earlier start of this run found it, or found now."""
-        session, plan = self.session, chain.plan
+        session = self.session
         if chain.attribution is None or chain.isolation is None:
             self._cover(chain, {})
             return whole_region(session.model, self.scoped[chain.name])
-        parts = [plan.attribution, plan.isolation, plan.scope]
-        found = "|".join(map(str, parts if chain.scope.order == "parallel" else [*parts, *plan.modifications]))
-        file = self.folder.path / "regions" / f"{hashlib.blake2b(found.encode(), digest_size=6).hexdigest()}.safetensors"
+        file = self.file(chain)
         if file.exists():
             region, header = load_region(file, str(session.fingerprint))
             self._cover(chain, header["coverage"])
@@ -62,6 +62,13 @@ class RegionFinder:
         kept.remove()
         self._cover(chain, coverage)
         return region
+
+    def file(self, chain: Chain) -> Path:
+        """Where the plan's region is kept."""
+        plan = chain.plan
+        parts = [plan.attribution, plan.isolation, plan.scope]
+        found = "|".join(map(str, parts if chain.scope.order == "parallel" else [*parts, *plan.modifications]))
+        return self.folder.path / "regions" / f"{hashlib.blake2b(found.encode(), digest_size=6).hexdigest()}.safetensors"
 
     def _found(
         self, chain: Chain, behaviours: Mapping[str, Behaviour], kept: Kept, on_unreached: Callable[[str, str], None]
@@ -115,8 +122,7 @@ class RegionFinder:
 
     def generator(self, name: str) -> torch.Generator:
         """A random stream of the run's seed and the name."""
-        seed = int.from_bytes(hashlib.blake2b(f"{self.options.seed}|{name}".encode(), digest_size=8).digest(), "big") >> 1
-        return torch.Generator().manual_seed(seed)
+        return stream(self.options.seed, name)
 
     @cached_property
     def context(self) -> Context:
@@ -130,14 +136,7 @@ class RegionFinder:
 
     def shares(self, region: Region) -> dict[str, float]:
         """How many entries and ranks a region has, and their shares of the model's."""
-        coverage, count, ranks = self.session.coverage, region.count, region.ranks
-        sizes: dict[str, float] = {}
-        if count or not ranks:
-            sizes = {"count": count, "of_block_linears": count / coverage.editable, "of_all_parameters": count / coverage.total}
-        if ranks:
-            most = sum(min(address.view(self.session.model).shape) for address in self.session.addresses)
-            sizes |= {"ranks": ranks, "of_ranks": ranks / most}
-        return sizes
+        return self.session.coverage.shares(region)
 
     def size(self, region: Region) -> str:
         """The same in words."""
