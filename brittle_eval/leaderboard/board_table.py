@@ -37,5 +37,7 @@ def _table(board: Board, shown: Sequence[Entry]) -> Table:
     for column in chosen:
         table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
     for one in shown:
-        table.add_row(*(escape(column.cell(one)) for column in chosen), style=None if one.row.kind != "control" else "dim")
+        table.add_row(
+            *(escape((column.brief or column.cell)(one)) for column in chosen), style=None if one.row.kind != "control" else "dim"
+        )
     return table

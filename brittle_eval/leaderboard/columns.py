@@ -21,13 +21,18 @@ LEGEND = (
 )
 
 
+Cell = Callable[[Entry], str]
+
+
 @dataclass(frozen=True)
 class Column:
-    """A title, a row's cell, and whether the column is narrow enough for a terminal."""
+    """A title and a row's cell; `brief` is the terminal's, whose table has no room for every interval."""
 
     title: str
-    cell: Callable[[Entry], str]
+    cell: Cell
+    brief: Cell | None = None
     short: bool = True
+    """Whether the terminal's table has the column."""
     numeric: bool = True
 
 
@@ -50,9 +55,13 @@ def columns(board: Board) -> list[Column]:
         Column("answered", lambda one: share(one.answered)),
         *([_of_attack(name) for name in attacks] if len(attacks) > 1 else []),
         Column("degenerate + unscored", _degenerate),
-        Column("harmless refused", lambda one: share(one.refused)),
+        Column("harmless refused", lambda one: share(one.refused), lambda one: number(one.refused and one.refused.value)),
         Column("utility", lambda one: share(one.utility), short=False),
-        Column("utility change", lambda one: share(one.change, "+.2f")),
+        Column(
+            "utility change",
+            lambda one: share(one.change, "+.2f"),
+            lambda one: f"{one.change.value:+.2f}" if one.change else NONE,
+        ),
         Column("KL", lambda one: number(one.divergence)),
         Column("perplexity", lambda one: number(one.measures.get(PERPLEXITY)), short=False),
         *(_of_measure(name) for name in others),
