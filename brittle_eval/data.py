@@ -87,10 +87,15 @@ class Sources:
 
     def at_hand(self, name: str) -> bool:
         """Whether `rows` needs no network."""
+        return self.here(name) is not None
+
+    def here(self, name: str) -> Path | None:
+        """The file that a data set would be read from without a network, unchecked; None where there is none."""
         if name in self.overrides or name not in self.cards:
-            return name in self.overrides
+            return self.overrides.get(name)
         card = self.cards[name]
-        return _downloaded(card).is_file() or (self.folder is not None and (self.folder / card.file).is_file())
+        places = [*([self.folder / card.file] if self.folder is not None else []), _downloaded(card)]
+        return next((path for path in places if path.is_file()), None)
 
     def digests(self) -> dict[str, str]:
         """sha256 of every data set read so far, by name."""

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from brittle_eval.errors import BrittleError
+from brittle_eval.regions import Region
 
 ENOUGH = 0.9
 """The least share of the blocks' matrix parameters that must be editable."""
@@ -61,6 +62,8 @@ class Coverage:
     editable: int = 0
     total: int = 0
     weights: int = 0
+    ranks: int = 0
+    """Of the editable weights, Σ min(out, in)."""
     skipped: list[tuple[str, int, str]] = field(default_factory=list)
     outside: list[tuple[str, int]] = field(default_factory=list)
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -70,6 +73,16 @@ class Coverage:
         """Editable share of the blocks' matrix parameters, in [0, 1]."""
         matrices = self.editable + sum(size for _, size, reason in self.skipped if reason != "a vector")
         return self.editable / matrices if matrices else 0.0
+
+    def shares(self, region: Region) -> dict[str, float]:
+        """How many entries and ranks a region has, and their shares of the model's."""
+        count, ranks = region.count, region.ranks
+        sizes: dict[str, float] = {}
+        if count or not ranks:
+            sizes = {"count": count, "of_block_linears": count / self.editable, "of_all_parameters": count / self.total}
+        if ranks:
+            sizes |= {"ranks": ranks, "of_ranks": ranks / self.ranks}
+        return sizes
 
     def add(self, plan: str, model: nn.Module, scope: Sequence[Address], found: Mapping[str, Any]) -> list[str]:
         """What a plan looked at, and what it left out in words: weights by behaviour that never reached them, and units."""
@@ -92,6 +105,7 @@ class Coverage:
             "parameters": self.total,
             "editable": self.editable,
             "weights": self.weights,
+            "ranks": self.ranks,
             "share_of_block_matrices": self.share,
             "skipped": [{"name": name, "parameters": size, "reason": reason} for name, size, reason in left_out],
             "plans": self.plans,
@@ -134,6 +148,7 @@ def find_weights(model: PreTrainedModel) -> tuple[list[Address], Coverage]:
                 if id(parameter) not in seen:
                     addresses += own
                     coverage.weights += len(own)
+                    coverage.ranks += sum(min(address.of(parameter).shape) for address in own)
                     coverage.editable += parameter.numel()
                     seen.add(id(parameter))
         for name, parameter in block.named_parameters():

@@ -22,6 +22,8 @@ from brittle_eval.evaluation.conditions import CONDITIONS
 from brittle_eval.listing import docstring
 from brittle_eval.options import options_of
 from brittle_eval.plugins import CONTRACTS, Entry, Plugins
+from brittle_eval.running.record import write_json
+from brittle_eval.running.row import row_schema
 from brittle_tasks.data import own_rows, select
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -265,8 +267,12 @@ def page(text: str) -> str:
     return BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n\n{found[3]}", text)
 
 
+SCHEMA = ROOT / "registry/brittle_registry/schema/row.json"
+
+
 def main() -> None:
-    """Write the generated parts of every page."""
+    """Write the generated parts of every page, and the schema of rows."""
+    write_json(SCHEMA, row_schema())
     for name in PAGES:
         file = ROOT / name
         old = file.read_text(encoding="utf-8")

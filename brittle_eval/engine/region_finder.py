@@ -24,6 +24,7 @@ from brittle_eval.errors import BrittleError
 from brittle_eval.methods import Context
 from brittle_eval.progress import bar
 from brittle_eval.regions import Region
+from brittle_eval.running.base import stream
 from brittle_eval.running.prepare import BEHAVIOUR_TASKS, Chain, Prepared
 from brittle_eval.running.record import RunFolder
 from brittle_eval.running.session import Session
@@ -215,8 +216,7 @@ class RegionFinder:
 
     def generator(self, name: str) -> torch.Generator:
         """A random stream of the run's seed and the name."""
-        seed = int.from_bytes(hashlib.blake2b(f"{self.options.seed}|{name}".encode(), digest_size=8).digest(), "big") >> 1
-        return torch.Generator().manual_seed(seed)
+        return stream(self.options.seed, name)
 
     @cached_property
     def context(self) -> Context:
@@ -230,14 +230,7 @@ class RegionFinder:
 
     def shares(self, region: Region) -> dict[str, float]:
         """How many entries and ranks a region has, and their shares of the model's."""
-        coverage, count, ranks = self.session.coverage, region.count, region.ranks
-        sizes: dict[str, float] = {}
-        if count or not ranks:
-            sizes = {"count": count, "of_block_linears": count / coverage.editable, "of_all_parameters": count / coverage.total}
-        if ranks:
-            most = sum(min(address.view(self.session.model).shape) for address in self.session.addresses)
-            sizes |= {"ranks": ranks, "of_ranks": ranks / most}
-        return sizes
+        return self.session.coverage.shares(region)
 
     def size(self, region: Region) -> str:
         """The same in words."""

@@ -25,17 +25,23 @@ def plain_result(leaf: Leaf, own: Mapping[str, Any], output: Output) -> TaskResu
         (key, number) for key, number in output.metrics.items() if isinstance(number, int | float) and "_stderr" not in key
     )
     metric = name.split(",")[0]
-    items = [float(sample[metric]) for sample in output.samples if isinstance(sample.get(metric), int | float)]
-    values: dict[str, Any] = {"metric": metric, "value": value}
-    if items and set(items) <= {0.0, 1.0}:
-        found = Rate.of(int(sum(items)), len(items))
-        values |= {"low": found.low, "high": found.high}
-        if output.multiple_choice:
-            values["chance"] = sum(1 / len(sample["arguments"]) for sample in output.samples) / len(output.samples)
+    items, interval = plain_values(output.samples, metric)
+    values: dict[str, Any] = {"metric": metric, "value": value, **interval}
+    if interval and output.multiple_choice:
+        values["chance"] = sum(1 / len(sample["arguments"]) for sample in output.samples) / len(output.samples)
     role = own.get("role", "utility")
     return TaskResult(
         leaf.name, role, group=leaf.group, n=len(output.samples), values=values, metrics=output.metrics, items=items
     )
+
+
+def plain_values(samples: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float], dict[str, float]]:
+    """The items of a metric, and its Wilson interval if they are 0 or 1."""
+    items = [float(sample[metric]) for sample in samples if isinstance(sample.get(metric), int | float)]
+    if not items or not set(items) <= {0.0, 1.0}:
+        return items, {}
+    found = Rate.of(int(sum(items)), len(items))
+    return items, {"low": found.low, "high": found.high}
 
 
 def answer_line(

@@ -17,9 +17,13 @@ def sweep_values(samples: Sequence[Mapping[str, Any]], sweep: Mapping[str, Seque
 
     Nothing where the judge of the headline was not asked.
     """
+    return setting_values(samples, [label(point) for point in points(sweep)])
+
+
+def setting_values(samples: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """`sweep_values` of settings with these names."""
     if not all(HEADLINE in attempt["verdicts"] for sample in samples for attempt in sample["attempts"]):
         return {}
-    names = [label(point) for point in points(sweep)]
     shares = {
         name: sum(_counts(sample["attempts"][number]) for sample in samples) / len(samples) for number, name in enumerate(names)
     }

@@ -58,7 +58,7 @@ def judge_run(folder: RunFolder, judges: dict[str, Chosen], say: Say) -> list[Ro
         result = count(found.result, found.lines, found.attempts, names)
         folder.finish(found.row, result, as_samples(found.lines, found.attempts))
         counted[found.row, result.task] = result
-    rows = against_unedited([_updated(row, counted, known) for row in rows])
+    rows = against_unedited([_updated(folder, row, counted, known) for row in rows])
     folder.write_rows(rows)
     return rows
 
@@ -111,6 +111,8 @@ def _before(found: Answers) -> list[str]:
     return [name for name in (named[0] if named else []) if all(name in verdicts for verdicts in named)]
 
 
-def _updated(row: Row, counted: Mapping[tuple[str, str], TaskResult], known: Mapping[str, dict[str, Any]]) -> Row:
+def _updated(
+    folder: RunFolder, row: Row, counted: Mapping[tuple[str, str], TaskResult], known: Mapping[str, dict[str, Any]]
+) -> Row:
     tasks = [counted.get((row.name, task.task), task) for task in row.tasks]
-    return replace(row, tasks=tasks, judges={**row.judges, **known})
+    return replace(row, tasks=tasks, judges={**row.judges, **known}, files=row.files | folder.files(row.name))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -12,6 +14,12 @@ from brittle_eval.errors import BrittleError
 from brittle_eval.organisms.organism import published
 from brittle_eval.running.prepare import Prepared
 from brittle_eval.weights import Address
+
+
+def stream(seed: int, name: str) -> torch.Generator:
+    """The random stream of a run's seed and a name."""
+    digest = hashlib.blake2b(f"{seed}|{name}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def base_weights(prepared: Prepared, model: PreTrainedModel, addresses: Sequence[Address]) -> Mapping[str, Tensor]:

@@ -7,74 +7,26 @@ import json
 import math
 import os
 import platform
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import jsonlines
 from filelock import FileLock, Timeout
 
 from brittle_eval.errors import BrittleError
 from brittle_eval.judgement.agreement import Agreement, pooled
+from brittle_eval.running.row import SCHEMA as SCHEMA
+from brittle_eval.running.row import Role as Role
+from brittle_eval.running.row import Row as Row
+from brittle_eval.running.row import TaskResult as TaskResult
+from brittle_eval.running.row import as_file as as_file
+from brittle_eval.running.row import read_row
 
-SCHEMA = 1
 PACKAGES = ("brittle-eval", "torch", "transformers", "lm-eval", "peft")
-Role = Literal["attack", "harmless", "utility", "measure", "other"]
-
-
-@dataclass
-class TaskResult:
-    """One task on one model. `values` are the numbers of the table; `items` pair this model's items with another's."""
-
-    task: str
-    role: Role
-    status: Literal["done", "not run"] = "done"
-    reason: str = ""
-    group: str | None = None
-    n: int = 0
-    values: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    items: list[float] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Row:
-    """One model of a run with everything it takes to reproduce and compare it; never generated text."""
-
-    name: str
-    kind: Literal["unedited", "edited", "control"]
-    recipe: str
-    """The plan as the user named it, or `none`."""
-    plan: str
-    model: str
-    fingerprint: str
-    region: dict[str, float] = field(default_factory=dict)
-    tasks: list[TaskResult] = field(default_factory=list)
-    data: dict[str, str] = field(default_factory=dict)
-    """sha256 of every data set that was read."""
-    judges: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Every judge of the row's answers: method, version, options, what it counts."""
-    batch_size: int = 0
-    limited: bool = False
-    preset: str = ""
-    """Name and version of the preset; rows of different presets are never ranked together."""
-    numbers: dict[str, float | None] = field(default_factory=dict)
-    """The preset's own numbers."""
-    condition: str = ""
-    """What was put around every request, and the version of its texts."""
-    config: str = ""
-    seconds: float = 0.0
-    schema: int = SCHEMA
-
-    @property
-    def folder(self) -> str:
-        """Where the plan's files lie in the run's folder."""
-        return as_file(self.recipe)
 
 
 def versions() -> dict[str, str]:
@@ -93,11 +45,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str | int | float | bool) or value is None:
         return value
     return str(value)
-
-
-def as_file(name: str) -> str:
-    """A name that is safe as a file's on every system."""
-    return re.sub(r"[^A-Za-z0-9.=_+-]", "_", name)
 
 
 @contextmanager
@@ -127,6 +74,13 @@ def write_json(file: Path, content: Any, *, private: bool = False) -> Path:
     return file
 
 
+def write_text(file: Path, pieces: Iterable[str], *, private: bool = False) -> Path:
+    """The pieces one after the other, whole or not at all; `private` files are readable by their owner only."""
+    with _replacing(file, 0o600 if private else 0o644) as raw:
+        raw.writelines(pieces)
+    return file
+
+
 def write_lines(file: Path, lines: Iterable[Mapping[str, Any]], *, private: bool = False) -> Path:
     """jsonl, whole or not at all; `private` files are readable by their owner only."""
     with _replacing(file, 0o600 if private else 0o644) as raw, jsonlines.Writer(raw) as writer:
@@ -139,13 +93,28 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
 
 
+def numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a jsonl file that are not blank, as they are, each with its number; BrittleError where it cannot be read."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise BrittleError(f"cannot read {file}: {error.strerror or error}; expected a readable file") from None
+    return ((number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip())
+
+
+def sha256(file: Path) -> str:
+    """Of a file's bytes."""
+    with file.open("rb") as raw:
+        return hashlib.file_digest(raw, "sha256").hexdigest()
+
+
 class RunFolder:
     """A run's folder. Finished tasks are found again by the same configuration; another configuration is refused."""
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
-        self._config = _plain(config)
-        self.digest = hashlib.blake2b(json.dumps(self._config, sort_keys=True).encode(), digest_size=8).hexdigest()
+        self.config = _plain(config)
+        self.digest = hashlib.blake2b(json.dumps(self.config, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     @classmethod
     def stored(cls, path: Path) -> RunFolder:
@@ -173,7 +142,7 @@ class RunFolder:
         file = self.path / "run.json"
         if file.exists():
             known = json.loads(file.read_text())["config"]
-            different = sorted(key for key in {*known, *self._config} if known.get(key) != self._config.get(key))
+            different = sorted(key for key in {*known, *self.config} if known.get(key) != self.config.get(key))
             if different:
                 raise BrittleError(
                     f"{self.path} holds a run with another configuration ({', '.join(different)} differ): "
@@ -182,7 +151,7 @@ class RunFolder:
         elif any(child.name != ".lock" for child in self.path.iterdir()):
             raise BrittleError(f"{self.path} is not empty and holds no run: give another --output_path")
         else:
-            self.write_json("run.json", {"config": self._config, "digest": self.digest, "versions": versions()})
+            self.write_json("run.json", {"config": self.config, "digest": self.digest, "versions": versions()})
 
     def _file(self, name: str) -> Path:
         return self.path / name
@@ -201,14 +170,16 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> Path:
         """Whole or not at all, and readable by its owner only."""
-        file = self._file(name)
-        with _replacing(file, 0o600) as raw:
-            raw.write(text)
-        return file
+        return write_text(self._file(name), [text], private=True)
 
     def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]], *, private: bool = False) -> Path:
         """jsonl, whole or not at all; `private` files are readable by their owner only."""
         return write_lines(self._file(name), lines, private=private)
+
+    def files(self, row: str, region: Path | None = None) -> dict[str, str]:
+        """sha256 of a row's samples and of its plan's region, by their place in the folder."""
+        found = [*sorted((self.path / row).glob("samples_*.jsonl")), *([region] if region else [])]
+        return {file.relative_to(self.path).as_posix(): sha256(file) for file in found}
 
     def finished(self, row: str, task: str) -> TaskResult | None:
         """The result of a task that this run has already done."""
@@ -225,7 +196,8 @@ class RunFolder:
         file = self.path / "rows.jsonl"
         if not file.exists():
             return None
-        return [Row(**(row | {"tasks": [TaskResult(**task) for task in row["tasks"]]})) for row in read_lines(file)]
+        known = self.read_json("run.json")
+        return [read_row(line, f"{file}, line {number}", known) for number, line in numbered_lines(file)]
 
     def write_rows(self, rows: Iterable[Row]) -> None:
         """All rows of the run; lm-eval's metrics by row and task, and how far the judges agree over all rows."""
@@ -233,7 +205,7 @@ class RunFolder:
         self.write_lines("rows.jsonl", [asdict(row) for row in rows])
         results = {row.name: {task.task: task.metrics | task.values for task in row.tasks} for row in rows}
         judged = {"limited": any(row.limited for row in rows), "agreement": [asdict(pair) for pair in agreement_of(rows)]}
-        self.write_json("results.json", {"results": results, "config": self._config, "versions": versions()} | judged)
+        self.write_json("results.json", {"results": results, "config": self.config, "versions": versions()} | judged)
 
 
 def agreement_of(rows: Iterable[Row]) -> list[Agreement]:

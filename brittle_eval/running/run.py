@@ -21,9 +21,10 @@ from brittle_eval.evaluation.lm import BrittleHFLM
 from brittle_eval.evaluation.presets import numbers
 from brittle_eval.judgement.judges import identity
 from brittle_eval.regions import Region
+from brittle_eval.running.command import of_config
 from brittle_eval.running.comparison import against_unedited
 from brittle_eval.running.prepare import Chain, Options, Prepared, load_arguments, output_folder, prepare
-from brittle_eval.running.record import Row, RunFolder
+from brittle_eval.running.record import Row, RunFolder, versions
 from brittle_eval.running.session import Session
 
 Say = Callable[[str], None]
@@ -175,4 +176,7 @@ class Production:
             condition=f"{condition} {TEXTS_VERSION}" if condition else "",
             config=self.folder.digest,
             seconds=round(time.monotonic() - started, 1),
+            **of_config(self.folder.config),
+            versions=versions(),
+            files=self.folder.files(name, self.finder.file(chain) if chain and chain.isolation else None),
         )

@@ -1,0 +1,1 @@
+"""Edits written to disk, with a card."""
