@@ -127,6 +127,13 @@ def write_json(file: Path, content: Any, *, private: bool = False) -> Path:
     return file
 
 
+def write_text(file: Path, pieces: Iterable[str], *, private: bool = False) -> Path:
+    """The pieces one after the other, whole or not at all; `private` files are readable by their owner only."""
+    with _replacing(file, 0o600 if private else 0o644) as raw:
+        raw.writelines(pieces)
+    return file
+
+
 def write_lines(file: Path, lines: Iterable[Mapping[str, Any]], *, private: bool = False) -> Path:
     """jsonl, whole or not at all; `private` files are readable by their owner only."""
     with _replacing(file, 0o600 if private else 0o644) as raw, jsonlines.Writer(raw) as writer:
@@ -201,10 +208,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> Path:
         """Whole or not at all, and readable by its owner only."""
-        file = self._file(name)
-        with _replacing(file, 0o600) as raw:
-            raw.write(text)
-        return file
+        return write_text(self._file(name), [text], private=True)
 
     def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]], *, private: bool = False) -> Path:
         """jsonl, whole or not at all; `private` files are readable by their owner only."""
