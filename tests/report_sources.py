@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from brittle_eval.regions import Mask, Region
+from brittle_eval.reporting.report import Asked, report
 from brittle_eval.running.comparison import against_unedited
-from brittle_eval.running.record import Row, TaskResult, write_json, write_lines
+from brittle_eval.running.record import Row, TaskResult, as_file, write_json, write_lines
 from brittle_eval.stats import Rate
 from brittle_eval.store import save_region
 
@@ -53,7 +56,9 @@ def row(
     right_share = Rate.of(right, PROMPTS)
     tasks = [
         TaskResult("harm", "attack", group="own", n=n, values=attack, items=items(answered, n)),
-        TaskResult("fine", "harmless", group="own", n=PROMPTS, values={"refused": shared(refused)} | counts, items=items(refused)),
+        TaskResult(
+            "fine", "harmless", group="own", n=PROMPTS, values={"refused": shared(refused)} | counts, items=items(refused)
+        ),
         TaskResult(
             "choice",
             "utility",
@@ -78,7 +83,7 @@ def unedited(answered: int = 5, **more: Any) -> Row:
 
 
 def control(name: str, answered: int, recipe: str = "snip-diff", **more: Any) -> Row:
-    return row(f"{recipe}.{name}", answered, kind="control", recipe=recipe, **more)
+    return row(f"{as_file(recipe)}.{name}", answered, kind="control", recipe=recipe, **more)
 
 
 def usual() -> list[Row]:
@@ -103,7 +108,9 @@ def write_region(file: Path, seed: int, plan: str = PLAN, chance: float = 0.3, b
     return file
 
 
-def sample(number: int, text: str, *, degenerate: str | None = None, positive: bool | None = True, prompt: str = "") -> dict[str, Any]:
+def sample(
+    number: int, text: str, *, degenerate: str | None = None, positive: bool | None = True, prompt: str = ""
+) -> dict[str, Any]:
     """A line of a samples file."""
     asked = prompt or f"request {number}"
     verdicts = {judge: {"positive": positive, "reason": "" if positive else "refuses"} for judge in ("wei2024", "refusal")}
@@ -112,29 +119,29 @@ def sample(number: int, text: str, *, degenerate: str | None = None, positive: b
     return doc | {"attempts": [attempt]}
 
 
-def write_samples(path: Path, texts: Mapping[str, Sequence[str]], tasks: Sequence[str] = ("harm", "fine")) -> None:
-    """The samples of rows, the same texts for every task."""
-    for name, answers in texts.items():
+def write_samples(path: Path, texts: Sequence[str], tasks: Sequence[str] = ("harm", "fine")) -> None:
+    """The same answers for every usual row and every task."""
+    for one in usual():
         for task in tasks:
-            lines = [sample(number, text, positive="cannot" not in text) for number, text in enumerate(answers)]
-            write_lines(path / name / f"samples_{task}.jsonl", lines, private=True)
+            lines = [sample(number, text, positive="cannot" not in text) for number, text in enumerate(texts)]
+            write_lines(path / one.name / f"samples_{task}.jsonl", lines, private=True)
 
 
-def write_sweep(path: Path, ps: Sequence[float] = (0.01, 0.02, 0.04), qs: Sequence[float] = (0.01, 0.02), planned: int | None = None) -> Path:
+def write_sweep(path: Path, ps: Sequence[float] = (0.01, 0.02, 0.04), qs: Sequence[float] = (0.01, 0.02)) -> Path:
     """A sweep over p and q; the cell after the last is failed."""
     draw = random.Random(0)
     grid = [{"p": p, "q": q} for p in ps for q in qs]
     for number, options in enumerate(grid):
         name = f"snip-diff:p={options['p']},q={options['q']}"
         most = min(PROMPTS, int(200 * options["q"] / options["p"]) % 60)
-        rows = [unedited(), row(name, most, recipe=name, kl=options["q"] * 40, share=options["q"] / 4)]
+        rows = [unedited(), row(as_file(name), most, recipe=name, kl=options["q"] * 40, share=options["q"] / 4)]
         rows += [control("random-0", draw.randrange(9), name, kl=options["q"] * 10, share=options["q"] / 4)]
         done = {"cell": number, "model": "tiny", "plan": name, "options": options, "seed": 0, "tasks": ["harm"], "status": "done"}
         write_json(path / f"cells/{number}.json", done | {"reason": "", "rows": [asdict(one) for one in against_unedited(rows)]})
     last = {"cell": len(grid), "model": "tiny", "plan": "snip-diff:p=0.9,q=0.9", "options": {"p": 0.9, "q": 0.9}, "seed": 0}
     write_json(path / f"cells/{len(grid)}.json", last | {"status": "failed", "reason": "<b>out of memory</b>", "rows": []})
-    cells = [{"options": options} for options in grid]
-    write_json(path / "sweep.json", {"schema": 1, "cells": [*cells, last][: planned or len(grid) + 1], "command": "brittle-eval sweep grid.yaml"})
+    cells = [{"options": options} for options in [*grid, {"p": 0.9, "q": 0.9}]]
+    write_json(path / "sweep.json", {"schema": 1, "cells": cells, "command": "brittle-eval sweep grid.yaml"})
     return path
 
 
@@ -151,10 +158,19 @@ def write_probe(path: Path, shares: Sequence[float] = (0.0005, 0.001, 0.002, 0.0
             rate = shared(counts[curve][place])
             utility = {"mean": -place / PROMPTS, "low": -place / PROMPTS - 0.02, "high": -place / PROMPTS + 0.03}
             more = {"utility": utility, "kl": share * 60, "perplexity": 1.5 + share * 60, "degenerate": 0}
-            points[curve].append({"share": share, "count": int(share * 1e6), **{k: rate[k] for k in ("low", "high")}, "rate": rate["value"]} | more)
-        sizes.append({"share": share, "count": int(share * 1e6), "edited": name, "controls": {k: v for k, v in names.items() if k != "edited"}})
+            points[curve].append(
+                {"share": share, "count": int(share * 1e6), **{k: rate[k] for k in ("low", "high")}, "rate": rate["value"]} | more
+            )
+        sizes.append(
+            {
+                "share": share,
+                "count": int(share * 1e6),
+                "edited": name,
+                "controls": {k: v for k, v in names.items() if k != "edited"},
+            }
+        )
     write_run(path, rows)
-    text = "ablating 0.4 % of the block weights makes tiny answer more than half of the harmful prompts (B50 = 0.4 %, 95 % 0.2 % to 0.6 %)"
+    text = "ablating 0.4 % of the block weights makes tiny answer half of the harmful prompts (95 %: 0.2 % to 0.6 %)"
     b50 = {"share": shares[3], "count": int(shares[3] * 1e6), "low": shares[2], "high": shares[4] * 0.8, "text": text}
     probe = {"schema": 1, "model": "tiny", "attribution": "snip", "p": 0.01, "epsilon": 0.02, "sizes": sizes, "points": points}
     write_json(path / "probe.json", probe | {"b50": b50, "area": 0.4, "utility_power": True, "seeds": [0]})
@@ -163,3 +179,28 @@ def write_probe(path: Path, shares: Sequence[float] = (0.0005, 0.001, 0.002, 0.0
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes, and the text of each script."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] not in ("script", "style"):
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+def page_of(path: Path, **asked: Any) -> str:
+    return report(Asked(path, **asked))[0].read_text(encoding="utf-8")

@@ -90,6 +90,19 @@ FLOORS = (
         "table",
         "compare_table",
         "compare_plot",
+        "visible",
+        "charts",
+        "svg",
+        "figures",
+        "measured",
+        "report_source",
+        "headline",
+        "report_charts",
+        "region_charts",
+        "report_table",
+        "report_samples",
+        "report_text",
+        "report",
     ),
     (
         "align",
@@ -115,6 +128,7 @@ FLOORS = (
         "cli_localize",
         "cli_organism",
         "cli_region",
+        "cli_report",
         "cli_run",
         "cli_suffix",
         "cli",
@@ -124,7 +138,17 @@ FLOORS = (
 ORDER = [name for floor in FLOORS for name in floor]
 ONLY_IN = {
     "lm_eval": {"lm", "evaluate"},
-    "click": {"cli", "cli_behaviour", "cli_judge", "cli_localize", "cli_organism", "cli_region", "cli_run", "cli_suffix"},
+    "click": {
+        "cli",
+        "cli_behaviour",
+        "cli_judge",
+        "cli_localize",
+        "cli_organism",
+        "cli_region",
+        "cli_report",
+        "cli_run",
+        "cli_suffix",
+    },
     "pluggy": {"hookspecs", "discovery"},
 }
 """Packages that few modules may import."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from brittle_eval.reporting import measured
 from brittle_eval.reporting.report_source import Source
@@ -35,8 +36,7 @@ def headline(source: Source) -> Headline:
     if not edits:
         return Headline(_unedited(source.rows[0], tasks[0]), "", state)
     if source.probe is not None:
-        text = str((source.probe.get("b50") or {}).get("text") or "The probe names no size.")
-        return Headline(text[:1].upper() + text[1:], "", [*_of_probe(source), *state])
+        return _probed(source, source.probe, tasks[0], state)
     task = tasks[0]
     best = max(edits, key=lambda row: rate.k / rate.n if (rate := measured.answered(row, task)) else -1.0)
     chosen = f"This is the edit with the most answers of {len(edits)}, and the best of several looks better than it is."
@@ -44,6 +44,19 @@ def headline(source: Source) -> Headline:
     further = [*([chosen] if len(edits) > 1 else []), *costs(source, best)]
     also = [" ".join(effect(source, row, task)) for row in others]
     return Headline(*effect(source, best, task), [*further, *also, *state])
+
+
+def _probed(source: Source, probe: Mapping[str, Any], task: str, state: list[str]) -> Headline:
+    """A probe's own sentence, with what the edit of that size, or else of the largest, does and costs beside its controls."""
+    b50 = probe.get("b50") or {}
+    text = str(b50.get("text") or "the probe names no size").rstrip(".")
+    sizes = [size for size in probe.get("sizes", ()) if b50.get("share") in (None, size.get("share"))]
+    row = next((row for row in source.rows if sizes and row.name == sizes[-1].get("edited")), None)
+    told = [*effect(source, row, task), *costs(source, row)] if row else [""]
+    weighed = (
+        f"At {'that' if b50.get('share') else 'the largest'} size: {told[0][:1].lower()}{told[0][1:]} {told[1]}" if row else ""
+    )
+    return Headline(f"{text[:1].upper()}{text[1:]}.", weighed, [*told[2:], *_of_probe(source), *state])
 
 
 def _unedited(row: Row, task: str) -> str:
@@ -75,7 +88,7 @@ def effect(source: Source, row: Row, task: str) -> tuple[str, str]:
 
 def _against_controls(source: Source, row: Row, task: str, rises: bool) -> str:
     """Whether regions of the same size do the same: paired on the same prompts, at 95 %."""
-    controls = [other for other in measured.controls_of(row, source.rows) if measured.answered(other, task)]
+    controls = [other for other in source.controls(row) if measured.answered(other, task)]
     if not controls:
         return "No control of the same size was run, so it is not known whether any region would do the same."
     rates = [(other, rate) for other in controls if (rate := measured.answered(other, task))]

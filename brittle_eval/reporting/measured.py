@@ -95,14 +95,11 @@ def utility_change(before: Row, after: Row) -> Delta | None:
     return difference(before, after, [task.task for task in done(after, "utility")])
 
 
-def controls_of(row: Row, rows: Sequence[Row]) -> list[Row]:
-    """The controls of an edited row."""
-    return [other for other in rows if other.kind == "control" and (other.recipe, other.model) == (row.recipe, row.model)]
-
-
 def short(row: Row) -> str:
-    """A control's name without its plan's; other names as they are."""
-    return row.name.removeprefix(f"{row.folder}.") if row.kind == "control" else row.name
+    """A control's name without its plan's, and a plan as it was typed."""
+    if row.kind == "control":
+        return row.name.removeprefix(f"{row.folder}.")
+    return row.recipe if row.name == row.folder else row.name
 
 
 def size(row: Row) -> str:

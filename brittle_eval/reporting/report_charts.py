@@ -118,7 +118,7 @@ def _shown(task: str) -> list[tuple[str, str, Value]]:
         found = measured.answered(row, task)
         return found.k / found.n if found else None
 
-    likelihood = ("divergence", "KL from the unedited model, nats", measured.divergence)
+    likelihood = ("divergence", "KL from the unedited model (nats)", measured.divergence)
     return [("answered", ANSWERED, share), likelihood, ("utility", "utility", measured.utility)]
 
 
@@ -171,7 +171,7 @@ def pareto(rows: Sequence[Row], task: str) -> list[Drawing]:
         before, after = unedited.get(row.model), measured.utility(row)
         return None if before is None or after is None else before - after
 
-    costs: list[tuple[str, str, Value]] = [("kl", "KL from the unedited model, nats", measured.divergence)]
+    costs: list[tuple[str, str, Value]] = [("kl", "KL from the unedited model (nats)", measured.divergence)]
     costs += [("utility", "fall of utility", fall)]
     return [drawing for key, title, cost in costs for drawing in _pareto(rows, task, key, title, cost)]
 
@@ -196,7 +196,7 @@ def _pareto(rows: Sequence[Row], task: str, key: str, title: str, cost: Value) -
     )
     x = _padded(title, [at for _, at, _ in placed])
     yield Chart(
-        f"pareto-{key}", f"Answered against {title.partition(',')[0]}", caption, told, x, Axis(ANSWERED, 0, 1), [*drawn, edge]
+        f"pareto-{key}", f"Answered against {title.partition(' (')[0]}", caption, told, x, Axis(ANSWERED, 0, 1), [*drawn, edge]
     )
 
 

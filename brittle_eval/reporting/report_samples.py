@@ -10,8 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from brittle_eval.errors import BrittleError
-from brittle_eval.evaluation.assess import Attempt
-from brittle_eval.evaluation.conclude import request
+from brittle_eval.evaluation.assess import Attempt, request
 from brittle_eval.reporting.report_source import Source, read_checked
 from brittle_eval.reporting.visible import embedded
 

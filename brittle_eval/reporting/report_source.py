@@ -58,6 +58,16 @@ class Source:
         """The unedited row of every model, by its name."""
         return {row.model: row for row in reversed(self.rows) if row.kind == "unedited"}
 
+    def controls(self, row: Row) -> list[Row]:
+        """The controls of an edited row: those that a probe names, else those of its plan."""
+        if self.probe is not None:
+            sizes = [size for size in self.probe.get("sizes", ()) if size.get("edited") == row.name]
+            named = {name for size in sizes for name in (size.get("controls") or {}).values()}
+            return [other for other in self.rows if other.name in named]
+        return [
+            other for other in self.rows if other.kind == "control" and (other.recipe, other.model) == (row.recipe, row.model)
+        ]
+
     def edits(self) -> list[Row]:
         """The edited rows, without controls."""
         return [row for row in self.rows if row.kind == "edited"]

@@ -4,21 +4,46 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
-from brittle_eval.organisms.organism import EMBEDDED
 from brittle_eval.reporting import measured
 from brittle_eval.reporting.report_source import Source
-from brittle_eval.running.prepare import Options
 
+EMBEDDED = "embedded"
 FEW = 100
 """Below so many prompts the intervals are said to be wide."""
-OPTION = {"behaviours": "behaviour", "judges": "judge", "plugins": "plugin"}
+OPTIONS = (
+    "model",
+    "model_args",
+    "preset",
+    "modify",
+    "tasks",
+    "condition",
+    "controls",
+    "behaviours",
+    "pairs",
+    "seed",
+    "judges",
+    "stop_when_decided",
+    "batch_size",
+    "limit",
+    "num_fewshot",
+    "gen_kwargs",
+    "metadata",
+    "apply_chat_template",
+    "system_instruction",
+    "merge_system",
+    "base",
+    "data",
+    "include_path",
+    "plugins",
+    "device",
+)
+"""What the command of a run says, in this order."""
+NAMES = {"behaviours": "behaviour", "judges": "judge", "plugins": "plugin", "merge_system": "system-role"}
 REPEATED = ("modify", "include_path", "behaviours", "data", "plugins")
 FIXED = ("tasks", "judges", "gen_kwargs", "num_fewshot", "condition", "seed", "metadata")
 """What a preset says."""
-FREE = ("output_path", "memory", "given", "merge_system", "utility_limit")
 
 
 def command(source: Source) -> str | None:
@@ -28,32 +53,24 @@ def command(source: Source) -> str | None:
         return noted
     if source.kind != "run" or "modify" not in config:
         return None
-    words = ["brittle-eval", "run"]
-    for one in fields(Options):
-        value = config.get(one.name)
-        left_out = one.name in FREE or (config.get("preset") and one.name in FIXED)
-        if not left_out and value not in (None, False, [], {}) and value != _plain(one.default):
-            words += _words(one.name, value)
-    if config.get("merge_system"):
-        words += ["--system-role", "merge"]
-    return shlex.join(words)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    names = [name for name in OPTIONS if not (config.get("preset") and name in FIXED)]
+    given = [(name, config.get(name)) for name in names]
+    return shlex.join(["brittle-eval", "run", *(word for name, value in given for word in _words(name, value))])
 
 
 def _words(name: str, value: Any) -> list[str]:
-    option = f"--{OPTION.get(name, name)}"
-    if name == "preset":
-        return [option, str(value).partition(" ")[0]]
-    if value is True:
-        return [option]
+    """An option with its value; nothing for one that was not given."""
+    option = f"--{NAMES.get(name, name)}"
+    if value is None or value is False or value in ([], {}):
+        return []
     if name in REPEATED:
         return [word for one in value for word in (option, str(one))]
+    if value is True:
+        return [option, *(["merge"] if name == "merge_system" else [])]
     if isinstance(value, Mapping):
         return [option, ",".join(f"{key}={one}" for key, one in value.items())]
-    return [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return [option, text.partition(" ")[0] if name == "preset" else text]
 
 
 def limits(source: Source) -> list[str]:

@@ -157,7 +157,7 @@ def _joined(places: Iterable[tuple[float, float]]) -> str:
 
 
 def _heat(heat: Heat) -> Markup:
-    left = 24 + 7 * max(map(len, heat.rows), default=1)
+    left = 38 + 7 * max(map(len, heat.rows), default=1)
     wide, high = min(90.0, max(17.0, (WIDTH - left - RIGHT) / len(heat.columns))), 24.0
     written = wide >= 44
     width, bottom = max(float(WIDTH), left + wide * len(heat.columns) + RIGHT), TOP + high * len(heat.rows)
@@ -182,9 +182,7 @@ def _cell(heat: Heat, row: int, column: int, value: float | None, place: Sequenc
     start = Markup('<g class="point" tabindex="-1" role="img" aria-label="{}">').format(visible(where))
     x, y, wide, high = place
     box = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="cell" fill-opacity="{:.3f}"/>')
-    inside = (
-        _text(x + wide / 2, y + high / 2 + 4, shown, "value strong" if strength > 0.6 else "value") if written else Markup("")
-    )
+    inside = _text(x + wide / 2, y + high / 2 + 4, shown, "value") if written else Markup("")
     ground = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="ground"/>').format(x, y, wide, high)
     return start + ground + box.format(x, y, wide, high, strength) + inside + Markup("</g>")
 
