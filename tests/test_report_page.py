@@ -173,5 +173,8 @@ def test_it_prints_on_paper_without_the_samples(browser: Page, files: dict[str, 
     try:
         assert browser.run("getComputedStyle(document.getElementById('samples')).display") == "none"
         assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        browser.call("Emulation.setDeviceMetricsOverride", width=680, height=1000, deviceScaleFactor=1, mobile=False)
+        assert browser.run("document.querySelector('#main-table tbody th').offsetWidth") > 90
+        assert browser.run("document.documentElement.scrollWidth") <= 680
     finally:
         browser.call("Emulation.setEmulatedMedia", media="")

@@ -187,7 +187,8 @@ def _pareto(rows: Sequence[Row], task: str, key: str, title: str, cost: Value) -
     tones = {_group(row): toned(row.kind, row.name) for row, _, _ in placed}
     drawn = [Series(name, tones[name], points, line=False) for name, points in groups.items()]
     corners = [corner for one, two in pairwise(best) for corner in (one, (two[0], one[1]))]
-    edge = Series("Pareto front", "other", [Point(*place) for place in [*corners, best[-1]]], dots=False)
+    line = Series("Pareto front", "other", [Point(*place) for place in [*corners, best[-1]]], dots=False)
+    edge = [line] if corners else []
     names = [row.name for row, at, rate in placed if (at, rate.k / rate.n) in best]
     told = f"Scatter of {len(placed)} models. On the Pareto front: {', '.join(dict.fromkeys(names))}."
     caption = (
@@ -196,7 +197,7 @@ def _pareto(rows: Sequence[Row], task: str, key: str, title: str, cost: Value) -
     )
     x = _padded(title, [at for _, at, _ in placed])
     yield Chart(
-        f"pareto-{key}", f"Answered against {title.partition(' (')[0]}", caption, told, x, Axis(ANSWERED, 0, 1), [*drawn, edge]
+        f"pareto-{key}", f"Answered against {title.partition(' (')[0]}", caption, told, x, Axis(ANSWERED, 0, 1), [*drawn, *edge]
     )
 
 
