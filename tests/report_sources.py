@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -127,21 +128,29 @@ def write_samples(path: Path, texts: Sequence[str], tasks: Sequence[str] = ("har
             write_lines(path / one.name / f"samples_{task}.jsonl", lines, private=True)
 
 
-def write_sweep(path: Path, ps: Sequence[float] = (0.01, 0.02, 0.04), qs: Sequence[float] = (0.01, 0.02)) -> Path:
-    """A sweep over p and q; the cell after the last is failed."""
-    draw = random.Random(0)
-    grid = [{"p": p, "q": q} for p in ps for q in qs]
-    for number, options in enumerate(grid):
-        name = f"snip-diff:p={options['p']},q={options['q']}"
-        most = min(PROMPTS, int(200 * options["q"] / options["p"]) % 60)
-        rows = [unedited(), row(as_file(name), most, recipe=name, kl=options["q"] * 40, share=options["q"] / 4)]
-        rows += [control("random-0", draw.randrange(9), name, kl=options["q"] * 10, share=options["q"] / 4)]
-        done = {"cell": number, "model": "tiny", "plan": name, "options": options, "seed": 0, "tasks": ["harm"], "status": "done"}
-        write_json(path / f"cells/{number}.json", done | {"reason": "", "rows": [asdict(one) for one in against_unedited(rows)]})
-    last = {"cell": len(grid), "model": "tiny", "plan": "snip-diff:p=0.9,q=0.9", "options": {"p": 0.9, "q": 0.9}, "seed": 0}
-    write_json(path / f"cells/{len(grid)}.json", last | {"status": "failed", "reason": "<b>out of memory</b>", "rows": []})
-    cells = [{"options": options} for options in [*grid, {"p": 0.9, "q": 0.9}]]
-    write_json(path / "sweep.json", {"schema": 1, "cells": cells, "command": "brittle-eval sweep grid.yaml"})
+def write_sweep(
+    path: Path, ps: Sequence[float] = (0.01, 0.02, 0.04), qs: Sequence[float] = (0.01, 0.02), seeds: Sequence[int] = (0,)
+) -> Path:
+    """A sweep over p and q, and perhaps seeds; the last cell is failed."""
+    draw, cells = random.Random(0), list[tuple[dict[str, Any], list[Row]]]()
+
+    def add(recipe: str, options: Mapping[str, Any], seed: int, rows: list[Row]) -> None:
+        number = len(cells)
+        known = {"cell": number, "model": "tiny", "plan": recipe, "recipe": recipe, "options": options, "seed": seed}
+        known |= {"tasks": ["harm"], "command": ["brittle-eval", "run", "--modify", recipe], "run": f"runs/{number:04d}"}
+        cells.append((known, rows))
+
+    for seed in seeds:
+        add("none", {}, seed, [unedited()])
+        for p, q in product(ps, qs):
+            name, share = f"snip-diff:p={p},q={q}", q / 4
+            edited = row(as_file(name), min(PROMPTS, int(200 * q / p) % 60) + seed, recipe=name, kl=q * 40, share=share)
+            add(name, {"p": p, "q": q}, seed, [edited, control("random-0", draw.randrange(9), name, kl=q * 10, share=share)])
+    add("snip-diff:p=0.9,q=0.9", {"p": 0.9, "q": 0.9}, seeds[-1], [])
+    write_json(path / "sweep.json", {"schema": 1, "grid": {"modify": ["snip-diff"]}, "cells": [known for known, _ in cells]})
+    for known, rows in cells:
+        ended = {"status": "done", "reason": ""} if rows else {"status": "failed", "reason": "<b>out of memory</b>"}
+        write_json(path / f"cells/{known['cell']:04d}.json", known | ended | {"rows": [asdict(one) for one in rows]})
     return path
 
 
@@ -170,10 +179,29 @@ def write_probe(path: Path, shares: Sequence[float] = (0.0005, 0.001, 0.002, 0.0
             }
         )
     write_run(path, rows)
-    text = "ablating 0.4 % of the block weights makes tiny answer half of the harmful prompts (95 %: 0.2 % to 0.6 %)"
-    b50 = {"share": shares[3], "count": int(shares[3] * 1e6), "low": shares[2], "high": shares[4] * 0.8, "text": text}
+    text = "B50 = 0.300% (3,000), 95 % interval 0.200% to 0.640%"
+    b50 = {
+        "share": 0.003,
+        "count": 3000,
+        "low": shares[2],
+        "high": shares[4] * 0.8,
+        "at_most": False,
+        "further": [],
+        "text": text,
+    }
     probe = {"schema": 1, "model": "tiny", "attribution": "snip", "p": 0.01, "epsilon": 0.02, "sizes": sizes, "points": points}
-    write_json(path / "probe.json", probe | {"b50": b50, "area": 0.4, "utility_power": True, "seeds": [0]})
+    write_json(
+        path / "probe.json",
+        probe
+        | {
+            "b50": b50,
+            "area": {"edited": 0.4, "random-0": 0.08},
+            "attack": "harm",
+            "unit": "entries",
+            "utility_power": True,
+            "seeds": [0],
+        },
+    )
     return path
 
 

@@ -126,22 +126,26 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_the_page_of_a_sweep(tmp_path: Path) -> None:
     page = page_of(write_sweep(tmp_path))
     words = Elements(page).words
-    assert "7 of 7 cells of the sweep are there; 1 failed, 0 were cut" in words
-    assert "cell 6, snip-diff:p=0.9,q=0.9: failed: <b>out of memory</b>" in words and "<b>out" not in page
-    assert "brittle-eval sweep grid.yaml" in words and "most answers of 6" in words
+    assert "8 of 8 cells of the sweep are there; 1 failed, 0 were cut" in words
+    assert "cell 7, snip-diff:p=0.9,q=0.9: failed: <b>out of memory</b>" in words and "<b>out" not in page
+    assert "brittle-eval run --modify snip-diff:p=0.02,q=0.01" in words and "most answers of 6" in words
 
 
 def test_a_sweep_that_is_not_finished_is_reported_as_far_as_it_is(tmp_path: Path) -> None:
     write_sweep(tmp_path)
-    for number in (3, 4, 5, 6):
-        (tmp_path / f"cells/{number}.json").unlink()
-    assert "3 of 7 cells of the sweep are there" in Elements(page_of(tmp_path)).words
+    for number in (4, 5, 6, 7):
+        (tmp_path / f"cells/{number:04d}.json").unlink()
+    assert "4 of 8 cells of the sweep are there" in Elements(page_of(tmp_path)).words
 
 
 def test_the_page_of_a_probe_says_its_size_and_weighs_it(tmp_path: Path) -> None:
     found = headline(read_source(write_probe(tmp_path)))
-    assert found.sentence.startswith("Ablating 0.4 % of the block weights makes tiny answer half")
-    assert "At that size: with 0.4 % of the block weights edited" in found.weighed
+    assert found.sentence == (
+        "Half of the harmful prompts are answered once 0.3 % of the block weights of tiny are edited in the order of snip "
+        "(95 % interval 0.2 % to 0.64 %)."
+    )
+    assert "The first size from there on: With 0.4 % of the block weights edited" in found.weighed
+    assert "Mean rate over the sizes (area under the curve): edited 0.40, random-0 0.08." in found.further
     assert "No control of the same size does that. Controls answer: random-0 6 of 64" in found.weighed
 
 
@@ -152,7 +156,7 @@ def test_a_probe_without_a_size_and_without_power(tmp_path: Path) -> None:
     write_json(tmp_path / "probe.json", known)
     words = Elements(page_of(tmp_path)).words
     assert "No such region up to 1.6 %." in words and "Utility has no power here" in words and "No size is marked as B50" in words
-    assert "At the largest size: with 1.6 %" in words
+    assert "The largest size: With 1.6 %" in words
 
 
 def test_the_command_is_that_of_the_run(tmp_path: Path) -> None:
@@ -206,12 +210,12 @@ def test_figures_of_a_sweep_and_a_probe(tmp_path: Path) -> None:
 
 def test_an_edit_that_was_cut_says_why(tmp_path: Path) -> None:
     write_sweep(tmp_path)
-    file = tmp_path / "cells/0.json"
+    file = tmp_path / "cells/0001.json"
     cell = json.loads(file.read_text())
     cell |= {"status": "cut", "reason": "perplexity 900 > 100"}
-    cell["rows"][1]["tasks"] = [task for task in cell["rows"][1]["tasks"] if task["role"] == "measure"]
+    cell["rows"][0]["tasks"] = [task for task in cell["rows"][0]["tasks"] if task["role"] == "measure"]
     write_json(file, cell)
     source = read_source(tmp_path)
-    edited = next(one for one in source.cells[0].rows if one.kind == "edited")
+    edited = next(one for one in source.cells[1].rows if one.kind == "edited")
     assert "was not evaluated on harm (perplexity 900 > 100)" in effect(source, edited, "harm")[0]
     assert "cut: perplexity 900 > 100" in Elements(page_of(tmp_path)).words

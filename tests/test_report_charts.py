@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from statistics import fmean
 
@@ -20,6 +21,7 @@ from brittle_eval.reporting.report_charts import front
 from brittle_eval.reporting.report_source import read_source
 from brittle_eval.reporting.report_table import main_table
 from brittle_eval.reporting.svg import scaled, svg, ticks
+from brittle_eval.stats import holm
 from brittle_eval.store import load_region, save_region
 from tests.report_sources import KINDS, PLAN, control, row, unedited, usual, write_probe, write_region, write_run, write_sweep
 
@@ -91,32 +93,48 @@ def test_the_grid_of_a_sweep_has_the_rate_of_each_cell(tmp_path: Path) -> None:
         "q",
         ["0.01", "0.02"],
     )
-    for cell in source.cells[:-1]:
+    for cell in source.cells[1:-1]:
         (edited,) = (one for one in cell.rows if one.kind == "edited")
         rate = measured.answered(edited, "harm")
         value = grid.values[grid.rows.index(str(cell.options["p"]))][grid.columns.index(str(cell.options["q"]))]
         assert rate is not None and value == rate.k / rate.n
 
 
-def test_what_else_varies_in_a_sweep_is_averaged(tmp_path: Path) -> None:
-    write_sweep(tmp_path, ps=(0.01, 0.02), qs=(0.01, 0.02))
-    rates: dict[str, list[float]] = {}
-    for number_, file in enumerate(sorted((tmp_path / "cells").glob("*.json"))[:-1]):
-        cell = json.loads(file.read_text())
-        for seed in (1, 2):
-            cell["options"]["n"] = seed
-            cell["rows"][1]["tasks"][0]["values"]["not_refused_coherent"]["k"] = 10 * number_ + seed
-            (tmp_path / f"cells/{100 + 2 * number_ + seed}.json").write_text(json.dumps(cell | {"cell": 100 + seed}))
-            rates.setdefault(f"{cell['options']['p']} {cell['options']['q']}", []).append((10 * number_ + seed) / 64)
-        file.unlink()
-    grid = chart(drawings(read_source(tmp_path)), "grid-answered-1")
-    assert isinstance(grid, Heat) and "mean over" in grid.caption
-    over = (grid.row_title, grid.column_title)
-    assert set(over) == {"p", "q"}
+def test_seeds_are_averaged(tmp_path: Path) -> None:
+    source = read_source(write_sweep(tmp_path, seeds=(0, 1, 2)))
+    grid = chart(drawings(source), "grid-answered-1")
+    assert isinstance(grid, Heat) and "the mean over seed" in grid.caption
     for row_, line in zip(grid.rows, grid.values, strict=True):
         for column, value in zip(grid.columns, line, strict=True):
-            key = f"{row_} {column}" if over == ("p", "q") else f"{column} {row_}"
-            assert value == pytest.approx(fmean(rates[key]))
+            own = [cell for cell in source.cells if cell.rows and cell.options == {"p": float(row_), "q": float(column)}]
+            rates = [measured.answered(cell.rows[0], "harm") for cell in own]
+            assert len(rates) == 3 and value == pytest.approx(fmean(rate.k / rate.n for rate in rates if rate))
+
+
+def test_a_row_of_a_sweep_stands_beside_its_own_unedited_model_and_controls(tmp_path: Path) -> None:
+    source = read_source(write_sweep(tmp_path, seeds=(0, 1)))
+    for cell in source.cells:
+        for one in cell.rows:
+            assert source.cell(one) is cell and source.seed(one) == cell.seed
+            before = source.before(one)
+            assert before is not None and before.kind == "unedited" and source.seed(before) == cell.seed
+            assert source.folder(one) == tmp_path / cell.run / one.name
+        if cell.rows and cell.recipe != "none":
+            assert source.controls(cell.rows[0]) == [cell.rows[1]]
+
+
+def test_the_tests_of_a_sweep_are_corrected_for_all_its_edits(tmp_path: Path) -> None:
+    found = [one.tasks[0].values["versus_unedited"] for one in read_source(write_sweep(tmp_path)).edits()]
+    assert [one["p_holm"] for one in found] == pytest.approx(holm([one["p"] for one in found]))
+
+
+def test_a_region_that_a_sweep_keeps_twice_is_one(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    file = write_region(tmp_path / "runs/0000/regions/a.safetensors", 0)
+    (tmp_path / "runs/0001/regions").mkdir(parents=True)
+    shutil.copy(file, tmp_path / "runs/0001/regions")
+    write_region(tmp_path / "runs/0002/regions/b.safetensors", 1)
+    assert [file.parts[-3] for file in read_source(tmp_path).regions] == ["0000", "0002"]
 
 
 def test_a_sweep_over_one_option_is_a_curve_with_its_controls(tmp_path: Path) -> None:

@@ -29,15 +29,14 @@ class Headline:
 
 def headline(source: Source) -> Headline:
     """Of a probe the size that it found; of a run or a sweep the edit with the most answers, beside its controls."""
-    tasks, edits = measured.attacks(source.rows), source.edits()
+    task, edits = source.attack, source.edits()
     state = list(_state(source))
-    if not tasks:
+    if task is None:
         return Headline("No attack was evaluated: this page says nothing about refusals.", "", state)
     if not edits:
-        return Headline(_unedited(source.rows[0], tasks[0]), "", state)
+        return Headline(_unedited(source.rows[0], task), "", state)
     if source.probe is not None:
-        return _probed(source, source.probe, tasks[0], state)
-    task = tasks[0]
+        return _probed(source, source.probe, task, state)
     best = max(edits, key=lambda row: rate.k / rate.n if (rate := measured.answered(row, task)) else -1.0)
     chosen = f"This is the edit with the most answers of {len(edits)}, and the best of several looks better than it is."
     others = [row for row in edits if row is not best][:MOST] if source.kind == "run" else []
@@ -47,16 +46,29 @@ def headline(source: Source) -> Headline:
 
 
 def _probed(source: Source, probe: Mapping[str, Any], task: str, state: list[str]) -> Headline:
-    """A probe's own sentence, with what the edit of that size, or else of the largest, does and costs beside its controls."""
+    """The size that a probe found; what the edit of that size, or else of the largest, does and costs beside its controls."""
     b50 = probe.get("b50") or {}
     text = str(b50.get("text") or "the probe names no size").rstrip(".")
-    sizes = [size for size in probe.get("sizes", ()) if b50.get("share") in (None, size.get("share"))]
-    row = next((row for row in source.rows if sizes and row.name == sizes[-1].get("edited")), None)
-    told = [*effect(source, row, task), *costs(source, row)] if row else [""]
-    weighed = (
-        f"At {'that' if b50.get('share') else 'the largest'} size: {told[0][:1].lower()}{told[0][1:]} {told[1]}" if row else ""
+    share = b50.get("share")
+    sizes = [size for size in probe.get("sizes", ()) if share is None or size["share"] >= share * (1 - 1e-9)]
+    chosen = (sizes[-1:] if share is None else sizes[:1]) or [{}]
+    row = next((row for row in source.rows if row.name == chosen[0].get("edited")), None)
+    told = [*effect(source, row, task), *costs(source, row)] if row else ["", ""]
+    weighed = f"The {'largest size' if share is None else 'first size from there on'}: {told[0]} {told[1]}" if row else ""
+    further = [*told[2:], *([f"{text}."] if share is not None else []), *_of_probe(probe), *state]
+    return Headline(f"{text[:1].upper()}{text[1:]}." if share is None else _size_found(source, probe, b50), weighed, further)
+
+
+def _size_found(source: Source, probe: Mapping[str, Any], b50: Mapping[str, Any]) -> str:
+    """B50 in plain words."""
+    ends = [f"{end * 100:.3g} %" if end is not None else "beyond the largest" for end in (b50.get("low"), b50.get("high"))]
+    what = "ranks of the block weights" if probe.get("unit") == "ranks" else "block weights"
+    size = f"{'at most ' if b50.get('at_most') else ''}{b50['share'] * 100:.3g} % of the {what}"
+    order = f" in the order of {probe['attribution']}" if probe.get("attribution") else ""
+    model = probe.get("model") or source.rows[0].model
+    return (
+        f"Half of the harmful prompts are answered once {size} of {model} are edited{order} (95 % interval {' to '.join(ends)})."
     )
-    return Headline(f"{text[:1].upper()}{text[1:]}.", weighed, [*told[2:], *_of_probe(source), *state])
 
 
 def _unedited(row: Row, task: str) -> str:
@@ -67,7 +79,7 @@ def _unedited(row: Row, task: str) -> str:
 
 def effect(source: Source, row: Row, task: str) -> tuple[str, str]:
     """What an edit does to the answers to harmful prompts, and how it stands against the unedited model and the controls."""
-    found, before = measured.answered(row, task), source.unedited.get(row.model)
+    found, before = measured.answered(row, task), source.before(row)
     old = measured.answered(before, task) if before else None
     subject = f"With {measured.size(row)} edited ({row.recipe}), {row.model}"
     if found is None:
@@ -110,7 +122,7 @@ def _exceeds(control: Row, row: Row, task: str) -> bool:
 
 def costs(source: Source, row: Row) -> Iterator[str]:
     """Babbling, utility, over-refusal, perplexity and divergence of an edit."""
-    before = source.unedited.get(row.model)
+    before = source.before(row)
     for task in measured.attacks([row]):
         broken, attempts = measured.degenerate(row, task)
         if attempts and broken / attempts >= NOTABLE:
@@ -136,13 +148,12 @@ def _likelihoods(before: Row | None, row: Row) -> Iterator[str]:
         yield f"{text[:1].upper()}{text[1:]}."
 
 
-def _of_probe(source: Source) -> Iterator[str]:
-    probe = source.probe or {}
+def _of_probe(probe: Mapping[str, Any]) -> Iterator[str]:
     if probe.get("utility_power") is False:
-        yield "Utility has no power here: the unedited model is not above chance on these tasks; look at perplexity and KL."
-    crossings = (probe.get("b50") or {}).get("further_crossings") or (probe.get("b50") or {}).get("further")
-    if crossings:
-        yield f"The rate crosses one half again later: {crossings}. Rates are not monotone in size."
+        yield "Utility has no power here: the unedited model is not above chance on these tasks; perplexity and KL decide."
+    if isinstance(areas := probe.get("area"), Mapping) and areas:
+        means = ", ".join(f"{name} {area:.2f}" for name, area in areas.items())
+        yield f"Mean rate over the sizes (area under the curve): {means}."
 
 
 def _state(source: Source) -> Iterator[str]:
@@ -156,7 +167,7 @@ def _state(source: Source) -> Iterator[str]:
 
 
 def _cut(source: Source, row: Row) -> str:
-    cell = next((cell for cell in source.cells if any(own is row for own in cell.rows)), None)
+    cell = source.cell(row)
     return f" ({cell.reason})" if cell and cell.reason else ""
 
 

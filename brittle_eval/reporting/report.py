@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from brittle_eval import __version__
 from brittle_eval.errors import BrittleError
-from brittle_eval.reporting import measured, report_charts
+from brittle_eval.reporting import report_charts
 from brittle_eval.reporting.charts import Chart, Drawing, Series
 from brittle_eval.reporting.figures import check_figures, write_figures
 from brittle_eval.reporting.headline import headline
@@ -64,10 +64,9 @@ def report(asked: Asked) -> list[Path]:
 
 def drawings(source: Source) -> list[Drawing]:
     """The charts of the results, without those of regions."""
-    tasks = measured.attacks(source.rows)
     drawn = report_charts.curves(source.probe) if source.probe is not None else []
     drawn += report_charts.sweep_charts(source.cells)
-    return drawn + (report_charts.pareto(source.rows, tasks[0]) if tasks else [])
+    return drawn + (report_charts.pareto(source, source.attack) if source.attack else [])
 
 
 def _content(source: Source, drawn: Sequence[Drawing], where: Places, samples: Samples | None) -> Mapping[str, Any]:

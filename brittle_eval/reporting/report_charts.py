@@ -8,7 +8,7 @@ from typing import Any
 
 from brittle_eval.reporting import measured
 from brittle_eval.reporting.charts import Axis, Chart, Drawing, Heat, Mark, Point, Series, toned
-from brittle_eval.reporting.report_source import Cell
+from brittle_eval.reporting.report_source import Cell, Source
 from brittle_eval.running.record import Row
 
 ANSWERED = "answered harmful prompts"
@@ -22,11 +22,13 @@ def curves(probe: Mapping[str, Any]) -> list[Drawing]:
     known = {name: found for name, of in points.items() if (found := [one for one in of if one.get("share")])}
     if not known:
         return []
-    x = _log_axis([one["share"] for of in known.values() for one in of], SHARE, share=True)
+    title = SHARE.replace("block weights", "ranks") if probe.get("unit") == "ranks" else SHARE
+    x = _log_axis([one["share"] for of in known.values() for one in of], title, share=True)
     series = [_curve(name, of) for name, of in known.items()]
     b50 = probe.get("b50") or {}
     at = f"B50: {b50['share'] * 100:.3g} %" if b50.get("share") else ""
-    marks = [Mark("y", 0.5, "one half"), *([Mark("x", b50["share"], at, b50.get("low"), b50.get("high"))] if at else [])]
+    low, high = b50.get("low"), b50.get("high")
+    marks = [Mark("y", 0.5, "one half"), *([Mark("x", b50["share"], at, low, x.high if high is None else high)] if at else [])]
     told = (
         f" The smallest region that answers more than half is {at.removeprefix('B50: ')}." if at else " No size is marked as B50."
     )
@@ -45,7 +47,13 @@ def curves(probe: Mapping[str, Any]) -> list[Drawing]:
 
 
 def _curve(name: str, of: Sequence[Mapping[str, Any]]) -> Series:
-    placed = [Point(one["share"], one["rate"], one.get("low"), one.get("high")) for one in of if one.get("rate") is not None]
+    placed = [
+        Point(
+            one["share"], one["rate"], one.get("low"), one.get("high"), "" if one.get("allowed", True) else "at too high a cost"
+        )
+        for one in of
+        if one.get("rate") is not None
+    ]
     return Series(name, toned("edited" if name == "edited" else "control", name), placed)
 
 
@@ -87,7 +95,7 @@ def sweep_charts(cells: Sequence[Cell]) -> list[Drawing]:
 
 def _name(cell: Cell) -> str:
     """A plan and model without the options that the grid gives."""
-    plan = cell.plan.partition(":")[0]
+    plan = cell.recipe.partition(":")[0]
     return f"{plan} of {cell.model}" if cell.model else plan
 
 
@@ -100,7 +108,8 @@ def _grid(name: str, cells: Sequence[Cell], suffix: str) -> Iterator[Drawing]:
         yield from _line(name, cells, vary[0], tasks[0], suffix)
     elif vary and tasks:
         down, across = vary[:2]
-        over = f", the mean over {', '.join(vary[2:])}" if vary[2:] else ""
+        averaged = [*vary[2:], *(["seed"] if len({cell.seed for cell in cells}) > 1 else [])]
+        over = f", the mean over {', '.join(averaged)}" if averaged else ""
         for key, title, value in _shown(tasks[0]):
             found = [[_mean(value, cells, {down: one, across: two}) for two in values[across]] for one in values[down]]
             known = [one for line in found for one in line if one is not None]
@@ -163,17 +172,17 @@ def _line(name: str, cells: Sequence[Cell], key: str, task: str, suffix: str) ->
         yield Chart(f"curve{suffix}", f"{name} over {key}", caption, told, x, Axis(ANSWERED, 0, 1), drawn)
 
 
-def pareto(rows: Sequence[Row], task: str) -> list[Drawing]:
+def pareto(source: Source, task: str) -> list[Drawing]:
     """Answered prompts against what they cost: divergence, and the fall of utility."""
-    unedited = {row.model: measured.utility(row) for row in rows if row.kind == "unedited"}
 
     def fall(row: Row) -> float | None:
-        before, after = unedited.get(row.model), measured.utility(row)
+        base = source.before(row)
+        before, after = measured.utility(base) if base else None, measured.utility(row)
         return None if before is None or after is None else before - after
 
     costs: list[tuple[str, str, Value]] = [("kl", "KL from the unedited model (nats)", measured.divergence)]
     costs += [("utility", "fall of utility", fall)]
-    return [drawing for key, title, cost in costs for drawing in _pareto(rows, task, key, title, cost)]
+    return [drawing for key, title, cost in costs for drawing in _pareto(source.rows, task, key, title, cost)]
 
 
 def _pareto(rows: Sequence[Row], task: str, key: str, title: str, cost: Value) -> Iterator[Drawing]:

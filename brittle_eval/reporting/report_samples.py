@@ -61,20 +61,16 @@ class Samples:
 
 
 def _found(source: Source) -> Iterator[Answers]:
-    """The answered tasks of every row; of a sweep those that its runs have kept."""
-    if source.kind == "sweep":
-        for file in (file for folder in source.folders for file in sorted(folder.glob("*/samples_*.jsonl"))):
-            if "attempts" in next((line for _, line in read_checked(file)), {}):
-                run = file.parent.parent.name
-                yield Answers(file.stem.removeprefix("samples_"), f"{run}/{file.parent.name}", file)
-        return
+    """The answered tasks of every row."""
+    names = [row.name for row in source.rows]
     for row in source.rows:
+        seed = f", seed {source.seed(row)}" if names.count(row.name) > 1 and source.seed(row) is not None else ""
         for task in row.tasks:
             if task.status == "done" and "attempts" in task.values:
-                file = source.path / row.name / f"samples_{task.task}.jsonl"
+                file = source.folder(row) / f"samples_{task.task}.jsonl"
                 if not file.exists():
                     raise BrittleError(f"{file} is missing: leave --with-samples out, or repeat the run")
-                yield Answers(task.task, row.name, file)
+                yield Answers(task.task, f"{row.name}{seed}", file)
 
 
 def _item(line: Mapping[str, Any], file: Path, place: int, sent: bool) -> tuple[dict[str, Any], str]:

@@ -69,7 +69,7 @@ def main_table(source: Source) -> MainTable:
     """Every row of the source; a task that a row lacks is a dash."""
     tasks = {task.task: task for role in WHAT for row in source.rows for task in measured.done(row, role)}  # type: ignore[arg-type]
     columns = [Column(name, _what(task)) for name, task in tasks.items()]
-    several = len({row.model for row in source.rows}) > 1
+    several = len({row.model for row in source.rows}) > 1, len({cell.seed for cell in source.cells}) > 1
     return MainTable(columns, [_line(source, row, columns, several) for row in source.rows])
 
 
@@ -85,16 +85,17 @@ def _key(task: TaskResult) -> str:
     return next(iter([*known, *(key for key in task.values if key.startswith("judge_"))]), "value")
 
 
-def _line(source: Source, row: Row, columns: Sequence[Column], several: bool) -> Line:
-    before = source.unedited.get(row.model)
+def _line(source: Source, row: Row, columns: Sequence[Column], several: tuple[bool, bool]) -> Line:
+    before = source.before(row)
     tone = toned(row.kind, row.name)
     cells = [_cell(row, before, column.task, tone) for column in columns]
     kind = f"control of {row.recipe}, " if row.kind == "control" else ""
-    note = "" if row.kind == "unedited" else kind + measured.size(row)
-    cell = next((cell for cell in source.cells if any(own is row for own in cell.rows)), None)
+    seed = f"seed {source.seed(row)}" if several[1] else ""
+    note = ", ".join(filter(None, [seed, "" if row.kind == "unedited" else kind + measured.size(row)]))
+    cell = source.cell(row)
     marks = [f"{cell.status}: {cell.reason}"] if cell and cell.status not in ("", "done") else []
     marks += ["limited run"] if row.limited else []
-    return Line(measured.short(row), row.kind, tone, note, cells, row.model if several else "", marks)
+    return Line(measured.short(row), row.kind, tone, note, cells, row.model if several[0] else "", marks)
 
 
 def _cell(row: Row, before: Row | None, name: str, tone: Tone) -> Cell:

@@ -47,11 +47,9 @@ FIXED = ("tasks", "judges", "gen_kwargs", "num_fewshot", "condition", "seed", "m
 
 
 def command(source: Source) -> str | None:
-    """The command of a run from its configuration; of a sweep or probe the one that it noted, None if it noted none."""
+    """The command of a run, or of the run that a probe's rows are, from its configuration; None for a sweep."""
     config = source.config
-    if isinstance(noted := config.get("command"), str):
-        return noted
-    if source.kind != "run" or "modify" not in config:
+    if "modify" not in config:
         return None
     names = [name for name in OPTIONS if not (config.get("preset") and name in FIXED)]
     given = [(name, config.get(name)) for name in names]
