@@ -144,7 +144,7 @@ def test_the_page_of_a_probe_says_its_size_and_weighs_it(tmp_path: Path) -> None
         "Half of the harmful prompts are answered once 0.3 % of the block weights of tiny are edited in the order of snip "
         "(95 % interval 0.2 % to 0.64 %)."
     )
-    assert "The first size from there on: With 0.4 % of the block weights edited" in found.weighed
+    assert "At the first measured size from there on: with 0.4 % of the block weights edited" in found.weighed
     assert "Mean rate over the sizes (area under the curve): edited 0.40, random-0 0.08." in found.further
     assert "No control of the same size does that. Controls answer: random-0 6 of 64" in found.weighed
 
@@ -156,7 +156,7 @@ def test_a_probe_without_a_size_and_without_power(tmp_path: Path) -> None:
     write_json(tmp_path / "probe.json", known)
     words = Elements(page_of(tmp_path)).words
     assert "No such region up to 1.6 %." in words and "Utility has no power here" in words and "No size is marked as B50" in words
-    assert "The largest size: With 1.6 %" in words
+    assert "At the largest size: with 1.6 %" in words
 
 
 def test_the_command_is_that_of_the_run(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from brittle_eval.regions import Projector, Region
 from brittle_eval.reporting import measured
-from brittle_eval.reporting.charts import Axis, Chart, Heat, Point, Series, number
+from brittle_eval.reporting.charts import Axis, Chart, Heat, Point, Series, number, toned
 from brittle_eval.reporting.region_charts import places
 from brittle_eval.reporting.report import drawings
 from brittle_eval.reporting.report_charts import front
@@ -57,6 +57,12 @@ def test_scales_put_the_ends_on_the_ends() -> None:
         assert (place(axis.low), place(axis.high)) == pytest.approx((100, 300))
         assert place(axis.low - 1e-4) == place(axis.low)
     assert scaled(Axis("x", 0.001, 0.1, log=True), 0, 2)(0.01) == pytest.approx(1)
+
+
+def test_a_control_is_known_by_its_own_name_not_by_its_plans() -> None:
+    names = ["magnitude+top+ablate_q=0.1.random-0", "snip-diff.magnitude-0", "random-0", "magnitude-1"]
+    assert [toned("control", name) for name in names] == ["random", "magnitude", "random", "magnitude"]
+    assert toned("edited", "magnitude+top") == "edited"
 
 
 def test_numbers_as_people_write_them() -> None:

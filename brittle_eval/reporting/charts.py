@@ -135,4 +135,4 @@ def toned(kind: str, name: str) -> Tone:
         return "unedited"
     if kind == "edited":
         return "edited"
-    return "magnitude" if "magnitude" in name else "random"
+    return "magnitude" if name.rpartition(".")[2].startswith("magnitude") else "random"

@@ -54,7 +54,8 @@ def _probed(source: Source, probe: Mapping[str, Any], task: str, state: list[str
     chosen = (sizes[-1:] if share is None else sizes[:1]) or [{}]
     row = next((row for row in source.rows if row.name == chosen[0].get("edited")), None)
     told = [*effect(source, row, task), *costs(source, row)] if row else ["", ""]
-    weighed = f"The {'largest size' if share is None else 'first size from there on'}: {told[0]} {told[1]}" if row else ""
+    place = "largest size" if share is None else "first measured size from there on"
+    weighed = f"At the {place}: {told[0][:1].lower()}{told[0][1:]} {told[1]}" if row else ""
     further = [*told[2:], *([f"{text}."] if share is not None else []), *_of_probe(probe), *state]
     return Headline(f"{text[:1].upper()}{text[1:]}." if share is None else _size_found(source, probe, b50), weighed, further)
 

@@ -106,11 +106,11 @@ def _grid(name: str, cells: Sequence[Cell], suffix: str) -> Iterator[Drawing]:
     tasks = measured.attacks([row for cell in cells for row in cell.rows])
     if len(vary) == 1 and tasks:
         yield from _line(name, cells, vary[0], tasks[0], suffix)
-    elif vary and tasks:
+    elif len(vary) > 1:
         down, across = vary[:2]
         averaged = [*vary[2:], *(["seed"] if len({cell.seed for cell in cells}) > 1 else [])]
         over = f", the mean over {', '.join(averaged)}" if averaged else ""
-        for key, title, value in _shown(tasks[0]):
+        for key, title, value in _shown(tasks[:1]):
             found = [[_mean(value, cells, {down: one, across: two}) for two in values[across]] for one in values[down]]
             known = [one for line in found for one in line if one is not None]
             if known:
@@ -120,15 +120,16 @@ def _grid(name: str, cells: Sequence[Cell], suffix: str) -> Iterator[Drawing]:
                 yield Heat(f"grid-{key}{suffix}", f"{name}: {title}", caption, told, *at, found, top, title)
 
 
-def _shown(task: str) -> list[tuple[str, str, Value]]:
+def _shown(attack: Sequence[str]) -> list[tuple[str, str, Value]]:
     """What is drawn over a grid: a key, a title, and the number of a row."""
 
     def share(row: Row) -> float | None:
-        found = measured.answered(row, task)
+        found = measured.answered(row, attack[0])
         return found.k / found.n if found else None
 
     likelihood = ("divergence", "KL from the unedited model (nats)", measured.divergence)
-    return [("answered", ANSWERED, share), likelihood, ("utility", "utility", measured.utility)]
+    own: list[tuple[str, str, Value]] = [("answered", ANSWERED, share)] if attack else []
+    return [*own, likelihood, ("utility", "utility", measured.utility)]
 
 
 def _value(cell: Cell, key: str) -> str:
