@@ -26,6 +26,7 @@ LAZY = {
     "region": ("brittle_eval.commands.cli_region", "Compare regions that runs have found."),
     "organism": ("brittle_eval.commands.cli_organism", "Make the embedded model again, or models with safety in a known place."),
     "localize": ("brittle_eval.commands.cli_localize", "Compare what methods find with where safety was planted."),
+    "report": ("brittle_eval.commands.cli_report", "Write one HTML page about a run, a sweep or a probe."),
     "suffix": ("brittle_eval.commands.cli_suffix", "Optimise an adversarial suffix for the model under test."),
 }
 """Commands whose module is imported when they are used: module (with a command of that name), and what `--help` says."""

@@ -35,13 +35,18 @@ KEYS = {
 }
 
 
+def module(name: str) -> ModuleType:
+    """A script of the folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
 @pytest.fixture(scope="module")
 def naive() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("naive", FOLDER / "naive.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module("naive")
 
 
 def test_the_naive_loops_find_the_same_scores(naive: ModuleType) -> None:
@@ -72,6 +77,14 @@ def test_the_naive_directions_carry_the_energy_of_the_outputs(naive: ModuleType)
     assert bool((energy.diff() <= 1e-3).all())
     others = torch.nn.functional.normalize(torch.randn(outputs.shape[1], 50, generator=torch.Generator().manual_seed(0)), dim=0)
     assert float((outputs @ others).square().sum(0).max()) <= float(energy[0]) * (1 + 1e-5)
+
+
+def test_the_benchmark_of_the_report_makes_both_pages(tmp_path: Path) -> None:
+    """A few samples: whether it runs; no number of it means anything."""
+    found = module("report").report_100k(tmp_path / "run", samples=40)
+    assert found.keys() == {"report_100k_seconds", "report_100k_gib", "report_100k_plain_seconds"}
+    assert all(value > 0 for value in found.values())
+    assert (tmp_path / "run/report.html").exists() and (tmp_path / "run/report-with-samples.html").exists()
 
 
 def test_the_benchmark_runs_and_keeps_other_keys(tmp_path: Path) -> None:

@@ -67,6 +67,9 @@ def test_the_wheel_holds_data_of_every_kind_and_no_tests(wheel: Path) -> None:
         names = archive.namelist()
     needed = {
         "brittle_eval/py.typed",
+        "brittle_eval/reporting/templates/report.css",
+        "brittle_eval/reporting/templates/report.html",
+        "brittle_eval/reporting/templates/report.js",
         "brittle_plugins/data/wei2024.json",
         "brittle_registry/datasets/advbench.toml",
         "brittle_registry/organism/refusals.txt",

@@ -57,6 +57,11 @@ class Attempt:
         return known | {"verdicts": verdicts}
 
 
+def request(line: Mapping[str, Any]) -> str:
+    """The request itself, without what an attack made of it."""
+    return str(line["doc"].get("goal", line["doc"].get("prompt", line["prompt"])))
+
+
 def as_records(
     prompts: Sequence[str], answers: Sequence[Sequence[str]], cut: Sequence[Sequence[bool]] | None = None
 ) -> list[list[Record | None]]:

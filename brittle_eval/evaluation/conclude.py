@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
-from brittle_eval.evaluation.assess import HEADLINE, Attempt, assess, attack_values, harmless_values
+from brittle_eval.evaluation.assess import HEADLINE, Attempt, assess, attack_values, harmless_values, request
 from brittle_eval.evaluation.evaluate import Leaf, Output
 from brittle_eval.evaluation.sweeping import SWEEP
 from brittle_eval.methods import Judge
@@ -108,11 +108,6 @@ def count(
         values |= _best_variant(lines, attempts, judges)
     of_sweep = {key: result.values[key] for key in SWEEP if key in result.values}
     return replace(result, n=len(joined), values=of_sweep | values, items=items)
-
-
-def request(line: Mapping[str, Any]) -> str:
-    """The request itself, without what an attack made of it."""
-    return str(line["doc"].get("goal", line["doc"].get("prompt", line["prompt"])))
 
 
 def _by_prompt(lines: Sequence[Mapping[str, Any]], attempts: Sequence[list[Attempt]]) -> list[list[Attempt]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from brittle_eval.errors import BrittleError
-from brittle_eval.evaluation.assess import Attempt, as_records
-from brittle_eval.evaluation.conclude import as_samples, count, request
+from brittle_eval.evaluation.assess import Attempt, as_records, request
+from brittle_eval.evaluation.conclude import as_samples, count
 from brittle_eval.judgement.judges import Chosen, described, identity
 from brittle_eval.judgement.judging import UNFINISHED_THINKING, judge_records
 from brittle_eval.judgement.verdicts import Verdicts

@@ -45,14 +45,14 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
             limited = " (limited run)" if first.limited else ""
             console.print(f"\n[bold]{escape(recipe)}[/bold]{limited}", highlight=False)
             _print(console, [first, *others[start : start + ACROSS - 1]])
-    for line in _notes(rows):
+    for line in [*_agreements(rows), *notes(rows)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _print(console: Console, rows: Sequence[Row]) -> None:
     """Sections one below the other with the same columns."""
     names = [f"  {task.task}" for task in rows[0].tasks if task.status == "done"]
-    width = max(map(len, [*names, *SIZES, *(f"    {line}" for _, _, lines in _sections(rows[0]) for line in lines)]))
+    width = max(map(len, [*names, *SIZES, *(f"    {line}" for _, _, lines in sections(rows[0]) for line in lines)]))
 
     def grid() -> Table:
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -67,16 +67,17 @@ def _print(console: Console, rows: Sequence[Row]) -> None:
         if any(key in row.region for row in rows):
             head.add_row(title, *(f"{row.region[key]:.2%}" if key in row.region else "–" for row in rows))
     console.print(head)
-    for title, role, lines in _sections(rows[0]):
+    for title, role, lines in sections(rows[0]):
         section = grid()
-        for cells in _lines(rows, role, lines):
+        for cells in lines_of(rows, role, lines):
             section.add_row(*cells)
         if section.row_count:
             console.print(f"[bold]{escape(title)}[/bold]", highlight=False)
             console.print(section)
 
 
-def _lines(rows: Sequence[Row], role: str, lines: dict[str, Cell]) -> Iterator[list[str]]:
+def lines_of(rows: Sequence[Row], role: str, lines: dict[str, Cell]) -> Iterator[list[str]]:
+    """The lines of a section: a name, and a cell for every row."""
     own, *further = lines.items()
     for name in [task.task for task in rows[0].tasks if task.role == role and task.status == "done" and own[1](task, None)]:
         results = [next(task for task in row.tasks if task.task == name) for row in rows]
@@ -90,7 +91,7 @@ def _lines(rows: Sequence[Row], role: str, lines: dict[str, Cell]) -> Iterator[l
                 yield [f"  {name}" if number == 0 else f"    {title}", *cells]
 
 
-def _notes(rows: Sequence[Row]) -> Iterator[str]:
+def notes(rows: Sequence[Row]) -> Iterator[str]:
     """What must be known to read the tables."""
     first = rows[0]
     for task in first.tasks:
@@ -106,15 +107,18 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
         edits = sum(row.kind == "edited" for row in rows)
         holm = f", Holm-corrected for {edits} edits (controls are not)" if edits > 1 else ""
         yield f"Change: from the unedited model on the same items; p: McNemar's exact test{holm}."
+    for name in [name for name, judge in first.judges.items() if judge.get("verified") is False]:
+        yield f"{name}: unverified: this project has never run this judge"
+    if first.limited:
+        yield "limited run (--limit): not comparable with full ones"
+
+
+def _agreements(rows: Sequence[Row]) -> Iterator[str]:
     for pair in agreement_of(rows):
         kappa = "–" if pair.kappa is None else f"{pair.kappa:.2f}"
         same = "–" if pair.share is None else f"{pair.share:.0%}"
         unscored = f"; {pair.unscored} unscored by one" if pair.unscored else ""
         yield f"Agreement of {' and '.join(pair.judges)}: Cohen's κ {kappa}, same verdict on {same} of n = {pair.n}{unscored}"
-    for name in [name for name, judge in first.judges.items() if judge.get("verified") is False]:
-        yield f"{name}: unverified: this project has never run this judge"
-    if first.limited:
-        yield "limited run (--limit): not comparable with full ones"
 
 
 def _interval(rate: dict[str, Any]) -> str:
@@ -168,7 +172,7 @@ def _delta(result: TaskResult, unedited: TaskResult | None) -> str:
     return f"{value:.3f} ({value - unedited.values['value']:+.3f})"
 
 
-def _sections(row: Row) -> list[Section]:
+def sections(row: Row) -> list[Section]:
     """What a run's tables have, the other judges in the order in which they were asked."""
     uncounted = {"degenerate + unscored": _uncounted}
     others = [name for name in row.judges if name != HEADLINE]
