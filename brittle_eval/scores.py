@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,13 +95,21 @@ def highest(scores: Tensor, k: int) -> Tensor:
         return torch.zeros_like(scores, dtype=torch.bool)
     if k >= n:
         return torch.ones_like(scores, dtype=torch.bool)
-    limit = torch.topk(scores, k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    limit = _lowest_of_highest(scores, k)
+    chosen = scores >= limit
+    if int(chosen.count_nonzero()) == k * len(scores):  # no row has more of its limit than it may take
+        return chosen
     above = scores > limit
-    ties = scores == limit
-    free = k - above.sum(dim=1, keepdim=True)
-    if bool((ties.sum(dim=1, keepdim=True) == free).all()):
-        return above | ties
-    return above | (ties & (ties.cumsum(dim=1) <= free))
+    ties = chosen & ~above
+    return above | (ties & (ties.cumsum(dim=1) <= k - above.sum(dim=1, keepdim=True)))
+
+
+def _lowest_of_highest(scores: Tensor, k: int) -> Tensor:
+    """The k-th highest entry of every row, (rows, 1); NumPy's partition is several times as fast as `topk` on a CPU."""
+    if scores.device.type != "cpu" or scores.dtype not in (torch.float32, torch.float64):
+        return torch.topk(scores, k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    place = scores.shape[1] - k
+    return torch.from_numpy(np.partition(scores.detach().numpy(), place, axis=1)[:, place, None].copy())
 
 
 def select(scores: Mapping[str, Tensor], fraction: float, compare: Compare, *, lowest: bool = False) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from brittle_eval.cli import main
 from brittle_eval.engine import isolate
 from brittle_eval.engine.attribute import accumulate
 from brittle_eval.evaluation.lm import load_lm
+from brittle_eval.evaluation.measures import reference
 from brittle_eval.running import run as run_module
 from brittle_eval.sweeps import sweep as sweep_module
 from brittle_eval.sweeps.worker import Worker
@@ -53,7 +55,8 @@ def test_a_sweep_gives_the_rows_of_single_runs_and_shares_what_they_share(
     line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One load, one attribution for three plans of wanda, one unedited row a seed; the plan that needs a base fails."""
-    loaded, attributed = list[int](), list[str]()
+    loaded, attributed, asked = list[int](), list[str](), list[int]()
+    monkeypatch.setattr("brittle_eval.running.session.reference", lambda *given: asked.append(1) or reference(*given))
     monkeypatch.setattr("brittle_eval.running.session.load_lm", lambda *given: loaded.append(1) or load_lm(*given))
 
     def noted(model: Any, method: Any, *given: Any, **named: Any) -> Any:
@@ -63,7 +66,7 @@ def test_a_sweep_gives_the_rows_of_single_runs_and_shares_what_they_share(
     monkeypatch.setattr(isolate, "accumulate", noted)
     assert main(["sweep", *line, *several("--modify", PLANS), "--seed", "0", "--seed", "1"]) == 0
     folder = tmp_path / "run"
-    assert len(loaded) == 1 and attributed == ["Wanda", "Magnitude"] * 2
+    assert len(loaded) == 1 and len(asked) == 2 and attributed == ["Wanda", "Magnitude"] * 2
     found = cells(folder)
     assert [cell["cell"] for cell in found] == list(range(10))
     assert [cell["recipe"] for cell in found[:5]] == [
@@ -228,6 +231,30 @@ def test_a_bad_grid_ends_before_anything_is_written(
     assert main(["sweep", str(tmp_path / "grid.yaml"), "--output_path", str(tmp_path / "run")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_crash_leaves_of_a_cell_is_no_obstacle(line: list[str], tmp_path: Path) -> None:
+    """A file of the sweep and one of a run that were not written to the end, answers that are half there, and no outcome."""
+    given = ["sweep", *replaced(line, tasks="embedded_harmful", controls="none"), "--modify", "magnitude+top+ablate:q=0.1|0.2"]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "sweep.json.part").write_text('{"sche')
+    assert main(given) == 0
+    before = cells(folder)
+    assert [cell["status"] for cell in before] == ["done"] * 3
+    for name in ("0001", "0002"):
+        (folder / "cells" / f"{name}.json").unlink()
+    shutil.rmtree(folder / "runs" / "0001")
+    (folder / "runs" / "0001").mkdir()
+    (folder / "runs" / "0001" / "run.json.part").write_text('{"conf')
+    (folder / "runs" / "0002" / "rows.jsonl").unlink()
+    row = folder / "runs" / "0002" / before[2]["rows"][0]["name"]
+    (row / "embedded_harmful.json").rename(row / "embedded_harmful.json.part")
+    assert main(given) == 0
+    for old, new in zip(before[1:], cells(folder)[1:], strict=True):
+        assert list(map(without_times, new["rows"])) == list(map(without_times, old["rows"]))
+    (tmp_path / "run" / "cells" / "0001.json").write_text("{")
+    assert main(given) == 2
 
 
 def test_a_folder_that_holds_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from brittle_eval.engine.isolate import whole_region
 from brittle_eval.errors import BrittleError
-from brittle_eval.weights import Fingerprint, decoder_blocks, digest, find_weights
+from brittle_eval.weights import Fingerprint, checksum, decoder_blocks, digest, find_weights
 from brittle_plugins.ablate import Ablate
 from tests.editing import edit
 from tests.models import MODELS, VOCABULARY, gpt2, llama, save_checkpoint, untied
@@ -173,17 +173,18 @@ def test_a_tied_head_lies_outside_and_keeps_its_bytes(make: Callable[[], PreTrai
         assert not any(bool(address.view(model).any()) for address in addresses)
 
 
+@pytest.mark.parametrize("of", [digest, checksum])
 @given(st.sampled_from([torch.float32, torch.bfloat16, torch.int8, torch.bool]), st.integers(0, 3), st.integers(0, 3))
-def test_digests_tell_content_dtype_and_shape(dtype: torch.dtype, rows: int, columns: int) -> None:
+def test_digests_tell_content_dtype_and_shape(of: Callable[[Tensor], str], dtype: torch.dtype, rows: int, columns: int) -> None:
     value = torch.ones(rows, columns).to(dtype)
-    assert digest(value) == digest(value.clone()) == digest(value.T.contiguous().T)
+    assert of(value) == of(value.clone()) == of(value.T.contiguous().T)
     others: list[Tensor] = [value.to(torch.float64), value[None]]
     if value.numel():
         changed = value.clone()
         changed[-1, -1] = 0
         others.append(changed)
-    assert digest(value) not in [digest(other) for other in others]
-    assert digest(torch.tensor(-0.0)) != digest(torch.tensor(0.0))
+    assert of(value) not in [of(other) for other in others]
+    assert of(torch.tensor(-0.0)) != of(torch.tensor(0.0))
 
 
 @ALL

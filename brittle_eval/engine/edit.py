@@ -16,7 +16,7 @@ from brittle_eval.engine.isolate import as_weight
 from brittle_eval.errors import BrittleError, blaming
 from brittle_eval.methods import Context, Modification
 from brittle_eval.regions import Part, Region
-from brittle_eval.weights import Address, Fingerprint, digest
+from brittle_eval.weights import Address, Content, Fingerprint, checksum
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ Edit = Callable[[Address, Part, Sequence[Modification]], None]
 def editing(model: nn.Module, context: Context, fingerprint: Fingerprint) -> Iterator[Edit]:
     """Gives the function that edits a weight, each once.
 
-    On leaving (also by an exception or Ctrl-C) every weight has its old bytes again, as the touched parameters' digests prove.
+    On leaving (also by an exception or Ctrl-C) every weight has its old bytes again, as the touched parameters' checksums prove.
     """
     undo: list[_Undo] = []
-    entered: dict[str, str] = {}
+    entered: dict[str, Content] = {}
 
     def edit(address: Address, part: Part, modifications: Sequence[Modification]) -> None:
-        entered.setdefault(address.parameter_name, fingerprint.part(address.parameter_name))
+        entered.setdefault(address.parameter_name, fingerprint.content(address.parameter_name))
         with torch.no_grad():
             _apply(model, address, part, modifications, context, undo)
 
@@ -73,7 +73,7 @@ def editing(model: nn.Module, context: Context, fingerprint: Fingerprint) -> Ite
         with _uninterrupted(), torch.no_grad():
             for entry in reversed(undo):
                 entry.restore(model)
-            _prove(list(entered), entered, fingerprint)
+            _prove(entered, fingerprint)
 
 
 @contextmanager
@@ -124,9 +124,8 @@ def _apply(
     view.copy_(new)
 
 
-def _prove(names: Sequence[str], entered: Mapping[str, str], fingerprint: Fingerprint) -> None:
-    fingerprint.refresh(names)
-    wrong = [name for name in names if fingerprint.part(name) != entered[name]]
+def _prove(entered: Mapping[str, Content], fingerprint: Fingerprint) -> None:
+    wrong = [name for name, content in entered.items() if not fingerprint.returned(name, content)]
     if wrong:
         raise RuntimeError(f"{len(wrong)} weights were not restored, first {wrong[0]}: this is a bug")
 
@@ -134,7 +133,7 @@ def _prove(names: Sequence[str], entered: Mapping[str, str], fingerprint: Finger
 def check_digests(model: nn.Module, fingerprint: Fingerprint, names: Sequence[str]) -> None:
     """Error if a parameter is not what the edit left: wrapping a model re-ties its weights, and that must not undo an edit."""
     for name in names:
-        if digest(model.get_parameter(name).data) != fingerprint.part(name):
+        if checksum(model.get_parameter(name)) != fingerprint.content(name).checksum:
             raise RuntimeError(f"{name} changed after its edit: something undid the modification")
 
 

@@ -148,7 +148,7 @@ class RunFolder:
                     f"{self.path} holds a run with another configuration ({', '.join(different)} differ): "
                     "give another --output_path or remove the folder"
                 )
-        elif any(child.name != ".lock" for child in self.path.iterdir()):
+        elif any(child.name != ".lock" and child.suffix != ".part" for child in self.path.iterdir()):
             raise BrittleError(f"{self.path} is not empty and holds no run: give another --output_path")
         else:
             self.write_json("run.json", {"config": self.config, "digest": self.digest, "versions": versions()})

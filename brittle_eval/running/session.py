@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -15,7 +14,6 @@ from transformers import PreTrainedModel
 from brittle_eval.behaviour.behaviours import reference_pairs
 from brittle_eval.data import sources
 from brittle_eval.errors import CannotRun
-from brittle_eval.evaluation.assess import THINKING
 from brittle_eval.evaluation.conclude import answer_line, conclude_answers, plain_result
 from brittle_eval.evaluation.cutting import of_run
 from brittle_eval.evaluation.evaluate import Leaf, Task, TaskShelf, run_task
@@ -26,13 +24,12 @@ from brittle_eval.evaluation.responses import Responses
 from brittle_eval.evaluation.showing import answered, check_prompts, notes_of, own_metadata
 from brittle_eval.evaluation.stopping import Stopping
 from brittle_eval.evaluation.sweeping import sweep_values
-from brittle_eval.judgement.judging import decided
 from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY, WIKITEXT
 from brittle_eval.progress import bar
 from brittle_eval.running.base import base_weights
 from brittle_eval.running.prepare import Prepared
 from brittle_eval.running.record import Role, RunFolder, TaskResult, read_lines
-from brittle_eval.running.task_options import check_metadata, settings_of, wikitext_pieces
+from brittle_eval.running.task_options import check_metadata, settings_of, stopping, wikitext_pieces
 from brittle_eval.weights import Fingerprint, find_weights
 
 ANSWERS = 2
@@ -74,6 +71,7 @@ class Session:
         self.addresses, self.coverage = find_weights(self.model)
         self.fingerprint = Fingerprint(self.model)
         self.say = say
+        self._once: dict[str, Any] = {}
         self._measured: tuple[str, dict[str, list[float]]] = ("", {})
         self._each_task(lambda leaf: check_prompts(self.lm, self.tasks[leaf.name], self.settings))
         self._each_task(lambda leaf: self.pieces, [WIKITEXT])
@@ -131,14 +129,25 @@ class Session:
         """WikiText-2's test text in pieces of `seqlen` tokens, the first ones with a limit."""
         return wikitext_pieces(self.options, self.lm, self.settings.limit)
 
-    @cached_property
+    def _shared(self, name: str, make: Callable[[], Any]) -> Any:
+        """What is made once for all runs of this model and these tasks."""
+        if name not in self._once:
+            self._once[name] = make()
+        return self._once[name]
+
+    @property
     def base(self) -> Mapping[str, Tensor]:
         """The base model's weights, for methods that need them."""
-        return base_weights(self.prepared, self.model, self.addresses)
+        weights: Mapping[str, Tensor] = self._shared("base", lambda: base_weights(self.prepared, self.model, self.addresses))
+        return weights
 
-    @cached_property
+    @property
     def reference(self) -> Reference:
         """The unedited model's own answers to harmless prompts; must first be asked for before any edit."""
+        known: Reference = self._shared("reference", self._reference)
+        return known
+
+    def _reference(self) -> Reference:
         prompts = self.prompts(REFERENCE_TASK)
         limit = self.settings.limit
         kept = prompts[: int(limit) if limit and limit >= 1 else None]
@@ -184,11 +193,7 @@ class Session:
     @cached_property
     def stop(self) -> Stopping | None:
         """When an answer may stop: if the run says so, once all its judges are final."""
-        judges, template = self.prepared.judges, str(self.lm.tokenizer.chat_template)
-        thinks = THINKING[1] in template or THINKING[1] in self.lm.tokenizer.get_vocab()
-        name = json.dumps([[name, type(judge).version, repr(judge)] for name, judge in judges.items()])
-        stop = Stopping(self.lm.decode, lambda text: decided(judges, text, THINKING, thinks), name)
-        return stop if self.prepared.options.stop_when_decided else None
+        return stopping(self.prepared.judges, self.lm) if self.prepared.options.stop_when_decided else None
 
     def produce(self, row: str, leaf: Leaf) -> None:
         """Run one task on the model as it is now; one of a group that turns out not to run (a text too long) is left out."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from brittle_eval.data import sources
 from brittle_eval.errors import BrittleError, CannotRun, UnknownName
+from brittle_eval.evaluation.assess import THINKING
 from brittle_eval.evaluation.evaluate import Settings, Task
 from brittle_eval.evaluation.lm import BrittleHFLM
 from brittle_eval.evaluation.measures import pieces
 from brittle_eval.evaluation.showing import own_metadata
+from brittle_eval.evaluation.stopping import Stopping
+from brittle_eval.judgement.judging import decided
 from brittle_eval.listing import WIKITEXT
+from brittle_eval.methods import Judge
 from brittle_eval.running.prepare import Options
 
 
@@ -36,6 +41,13 @@ def check_metadata(given: Mapping[str, Any], tasks: Mapping[str, Task], *, wikit
     known = {key for found in own if found for key in found.get("options", {})} | ({"seqlen"} if wikitext else set())
     if all(own) and (unknown := sorted(set(given) - known)):
         raise UnknownName("option of the run's tasks (--metadata)", unknown[0], known)
+
+
+def stopping(judges: Mapping[str, Judge], lm: BrittleHFLM) -> Stopping:
+    """Stops an answer once no continuation could change a verdict of these judges."""
+    thinks = THINKING[1] in str(lm.tokenizer.chat_template) or THINKING[1] in lm.tokenizer.get_vocab()
+    name = json.dumps([[name, type(judge).version, repr(judge)] for name, judge in judges.items()])
+    return Stopping(lm.decode, lambda text: decided(judges, text, THINKING, thinks), name)
 
 
 def wikitext_pieces(given: Mapping[str, Any], lm: BrittleHFLM, limit: float | None) -> list[list[int]]:

@@ -77,7 +77,8 @@ def sweep(groups: Sequence[Group], grid: Mapping[str, Any], path: Path, executor
         try:
             for outcome in executor(path, works, say) if works else ():
                 found[outcome.cell] = outcome
-                say(f"cell {outcome.cell + 1} of {len(cells)}, {names[outcome.cell].recipe}: {_said(outcome)}")
+                place = f"cell {outcome.cell} ({len(found)} of {len(cells)} there)"
+                say(f"{place}, {names[outcome.cell].recipe}: {_said(outcome)}")
         finally:
             write_lines(path / "rows.jsonl", (asdict(row) for row in rows_of(groups, found)))
     return found
@@ -104,20 +105,28 @@ def _said(outcome: Outcome) -> str:
 @contextmanager
 def _opened(path: Path, groups: Sequence[Group], grid: Mapping[str, Any]) -> Iterator[None]:
     """Make or find again the sweep's folder, for this process alone."""
-    cells = [described(group, cell) for group in groups for cell in group.cells]
-    content = {"schema": SCHEMA, "grid": dict(grid), "cells": cells}
+    lock = FileLock(path / ".lock", timeout=0)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with FileLock(path / ".lock", timeout=0):
-            known = RunFolder(path, {}).read_json("sweep.json")
-            if known is None and any(child.name != ".lock" for child in path.iterdir()):
-                raise BrittleError(f"{path} is not empty and holds no sweep: give another --output_path")
-            if known is not None and [known.get("schema"), known.get("cells")] != [SCHEMA, cells]:
-                raise BrittleError(f"{path} holds a sweep of another grid: give another --output_path or remove the folder")
-            if known is None:
-                write_json(path / "sweep.json", content | {"versions": versions()})
-            yield
+        lock.acquire()
     except Timeout:
         raise BrittleError(f"another process is writing {path}: wait for it or use another folder") from None
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise BrittleError(f"cannot write {path}: {error.strerror}; give another --output_path") from None
+    except OSError as error:
+        raise BrittleError(f"cannot write {path}: {error.strerror or error}; give another --output_path") from None
+    try:
+        _check(path, groups, grid)
+        yield
+    finally:
+        lock.release()
+
+
+def _check(path: Path, groups: Sequence[Group], grid: Mapping[str, Any]) -> None:
+    """BrittleError where the folder holds something else; a new one gets its `sweep.json`."""
+    cells = [described(group, cell) for group in groups for cell in group.cells]
+    known = RunFolder(path, {}).read_json("sweep.json")
+    if known is None and any(child.name != ".lock" and child.suffix != ".part" for child in path.iterdir()):
+        raise BrittleError(f"{path} is not empty and holds no sweep: give another --output_path")
+    if known is not None and [known.get("schema"), known.get("cells")] != [SCHEMA, cells]:
+        raise BrittleError(f"{path} holds a sweep of another grid: give another --output_path or remove the folder")
+    if known is None:
+        write_json(path / "sweep.json", {"schema": SCHEMA, "grid": dict(grid), "cells": cells, "versions": versions()})
