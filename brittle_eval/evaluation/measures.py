@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from brittle_eval.behaviour.calibration import Example, collate, input_device, logits_at, predicting
+from brittle_eval.data import sources
+from brittle_eval.errors import BrittleError, CannotRun
 
 KL_TOKENS = 16
 """Response tokens over which the divergence is averaged."""
@@ -106,3 +109,20 @@ def compared(model: PreTrainedModel, known: Reference, pad_id: int, batch_size: 
 
 def _perplexity(ids: Tensor, log_probs: Tensor) -> float:
     return float((-log_probs.gather(1, ids[:, None]).mean()).exp())
+
+
+def wikitext_pieces(tokenizer: Any, length: Any, context: int, limit: float | None, task: str) -> list[list[int]]:
+    """WikiText-2's test text in pieces of `length` tokens (None: 2048, or the context); the first ones with a limit.
+
+    BrittleError for a length that is none, CannotRun for a text that is shorter.
+    """
+    rows = sources().rows("wikitext2", task)
+    length = min(2048, context) if length is None else length
+    if not isinstance(length, int) or not 2 <= length <= context:
+        raise BrittleError(f"--metadata seqlen={length}: expected a number of tokens from 2 to the context of {context}")
+    if "text" not in rows[0]:
+        raise BrittleError("wikitext2 expects rows with a column text: give another file with --data wikitext2=PATH")
+    found = pieces(tokenizer("\n\n".join(row["text"] for row in rows))["input_ids"], length)
+    if not found:
+        raise CannotRun(f"{task}: the text has fewer than {length} tokens; give a smaller --metadata seqlen")
+    return found[: int(limit) if limit and limit >= 1 else None]

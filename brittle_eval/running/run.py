@@ -119,7 +119,7 @@ class _Run:
         waiting = session.waiting(name)
         fingerprint = self.folder.read_json(f"{name}/model.json")
         if waiting or fingerprint is None:
-            with context as touched:
+            with context as touched, session.elsewhere():
                 fingerprint = str(session.fingerprint)
                 self.folder.write_json(f"{name}/model.json", fingerprint)
                 for leaf in waiting:
@@ -143,6 +143,7 @@ class _Run:
             limited=self.options.limit is not None,
             preset=preset.title if preset else "",
             numbers=numbers(preset, tasks) if preset else {},
+            backend=self.prepared.backend.title,
             condition=f"{condition} {TEXTS_VERSION}" if condition else "",
             config=self.folder.digest,
             seconds=round(time.monotonic() - started, 1),

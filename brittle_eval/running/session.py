@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +13,14 @@ from transformers import PreTrainedModel
 
 from brittle_eval.behaviour.behaviours import reference_pairs
 from brittle_eval.data import sources
-from brittle_eval.errors import BrittleError, CannotRun, UnknownName
+from brittle_eval.errors import CannotRun, UnknownName
+from brittle_eval.evaluation.asking import Before
 from brittle_eval.evaluation.assess import THINKING
 from brittle_eval.evaluation.conclude import answer_line, conclude_answers, plain_result
+from brittle_eval.evaluation.delegate import delegated
 from brittle_eval.evaluation.evaluate import Leaf, Settings, Task, TaskShelf, run_task
-from brittle_eval.evaluation.lm import load_lm
-from brittle_eval.evaluation.measures import Reference, compared, pieces, reference, token_perplexity
+from brittle_eval.evaluation.lm import BrittleHFLM, load_lm
+from brittle_eval.evaluation.measures import Reference, compared, reference, token_perplexity, wikitext_pieces
 from brittle_eval.evaluation.presets import check_data, check_tasks
 from brittle_eval.evaluation.responses import Responses
 from brittle_eval.evaluation.showing import answered, check_prompts, notes_of, own_metadata
@@ -40,7 +43,7 @@ class Session:
 
     def __init__(self, prepared: Prepared, arguments: Mapping[str, Any], folder: RunFolder, say: Callable[[str], None]) -> None:
         options = prepared.options
-        self.prepared, self.folder = prepared, folder
+        self.prepared, self.folder, self.arguments = prepared, folder, dict(arguments)
         self.settings = Settings(
             options.limit,
             options.num_fewshot,
@@ -68,9 +71,10 @@ class Session:
         self.addresses, self.coverage = find_weights(self.model)
         self.fingerprint = Fingerprint(self.model)
         self.say = say
+        self.asked: BrittleHFLM | Before = self.lm
         self._measured: tuple[str, dict[str, list[float]]] = ("", {})
         self._each_task(lambda leaf: check_prompts(self.lm, self.tasks[leaf.name], self.settings))
-        self._each_task(lambda leaf: self.pieces, [WIKITEXT])
+        self._each_task(self._check_measure, list(MEASURES))
 
     def _check_options(self) -> None:
         """The preset holds, and every option of --metadata belongs to a task of the run."""
@@ -94,6 +98,20 @@ class Session:
                     if leaf.group is None:
                         raise
                     self.missing[leaf.name] = str(error)
+
+    def _check_measure(self, leaf: Leaf) -> None:
+        if (backend := self.prepared.backend).type:
+            raise CannotRun(f"{leaf.name} reads the model's own logits, which {backend.name} does not give: take --model hf")
+        if leaf.name == WIKITEXT:
+            _ = self.pieces
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """While inside, tasks are answered by the run's backend, on the model as it is now."""
+        given = self.arguments | dict(self.prepared.options.model_args or {})
+        with delegated(self.lm, self.prepared.backend, given) as self.asked:
+            yield
+        self.asked = self.lm
 
     def choices(self) -> list[str]:
         """What was chosen for this model, in words."""
@@ -119,19 +137,7 @@ class Session:
     @cached_property
     def pieces(self) -> list[list[int]]:
         """WikiText-2's test text in pieces of `seqlen` tokens, the first ones with a limit."""
-        rows = sources().rows("wikitext2", WIKITEXT)
-        length = self.options.get("seqlen", min(2048, self.lm.max_length))
-        if not isinstance(length, int) or not 2 <= length <= self.lm.max_length:
-            raise BrittleError(
-                f"--metadata seqlen={length}: expected a number of tokens from 2 to the context of {self.lm.max_length}"
-            )
-        if "text" not in rows[0]:
-            raise BrittleError("wikitext2 expects rows with a column text: give another file with --data wikitext2=PATH")
-        found = pieces(self.lm.tokenizer("\n\n".join(row["text"] for row in rows))["input_ids"], length)
-        if not found:
-            raise CannotRun(f"{WIKITEXT}: the text has fewer than {length} tokens; give a smaller --metadata seqlen")
-        limit = self.settings.limit
-        return found[: int(limit) if limit and limit >= 1 else None]
+        return wikitext_pieces(self.lm.tokenizer, self.options.get("seqlen"), self.lm.max_length, self.settings.limit, WIKITEXT)
 
     @cached_property
     def base(self) -> Mapping[str, Tensor]:
@@ -195,12 +201,12 @@ class Session:
         task = self.tasks[leaf.name]
         total = len(task.eval_docs) * (task.config.repeats or 1)
         if not answered(task):
-            output = run_task(self.lm, task, self.settings)
+            output = run_task(self.asked, task, self.settings)
             self.folder.finish(row, plain_result(leaf, own_metadata(task) or {}, output), output.samples)
             return
         kept = self.kept(f"{row}/responses_{leaf.name}")
         with self.lm.answering(kept, self.stop), bar(f"{row} {leaf.name}", total) as advance:
-            output = run_task(self.lm, task, self.settings, lambda: advance(1))
+            output = run_task(self.asked, task, self.settings, lambda: advance(1))
         lm = self.lm
         lines = [answer_line(sample, lm.system_state, lm.prefills, lm.cut) for sample in output.samples]
         self.folder.write_lines(self._answers(row, leaf), lines, private=True)

@@ -106,6 +106,9 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
         yield f"Agreement of {' and '.join(pair.judges)}: Cohen's κ {kappa}, same verdict on {same} of n = {pair.n}{unscored}"
     for name in [name for name, judge in first.judges.items() if judge.get("verified") is False]:
         yield f"{name}: unverified: this project has never run this judge"
+    if first.backend:
+        own = "; unverified: this project has never run it" if "unverified" in first.backend else ""
+        yield f"Answers and likelihoods by {first.backend.partition(' ')[0]} on a checkpoint of each model{own}"
     if first.limited:
         yield "limited run (--limit): not comparable with full ones"
 
