@@ -13,6 +13,7 @@ from typing import Any
 
 from brittle_eval import __version__, cards, recipe
 from brittle_eval.errors import UnknownName
+from brittle_eval.evaluation.backends import BACKENDS
 from brittle_eval.options import Option, options_of
 from brittle_eval.plugins import CONTRACTS, Entry, Folder, Plugins
 from brittle_eval.scope import SCOPE, Scope
@@ -47,6 +48,7 @@ def items(plugins: Plugins) -> dict[str, list[Item]]:
     found["recipes"] = [_card(card, plugins) for card in cards.recipes(plugins).values()]
     found["tasks"] = [task for folder in plugins.task_folders for task in _tasks(folder)]
     found["measures"] = [Item(name, text, "brittle-eval", __version__) for name, (_, text) in MEASURES.items()]
+    found["backends"] = [Item(one.name, one.summary, "brittle-eval", __version__) for one in BACKENDS.values()]
     found["datasets"] = [_card(card, plugins) for card in cards.datasets(plugins).values()]
     found["judge-cards"] = [_card(card, plugins) for card in cards.judges(plugins).values()]
     found["models"] = [_card(card, plugins) for card in cards.models(plugins).values()]
@@ -113,6 +115,8 @@ def describe(plugins: Plugins, name: str) -> list[dict[str, Any]]:
                 found[-1] |= data.model_dump(exclude_none=True) | {"sha256": data.digest}
             elif kind == "model":
                 found[-1] |= cards.models(plugins)[name].model_dump(exclude_none=True)
+            elif kind == "backend":
+                found[-1] |= {"status": "verified" if BACKENDS[name].verified else "unverified"}
             elif kind == "preset":
                 card = cards.presets(plugins)[name]
                 found[-1] |= card.model_dump(exclude_none=True, exclude={"version"}) | {"preset": card.title}

@@ -22,6 +22,7 @@ FLOORS = (
         "stats",
         "coherence",
         "compliance",
+        "backends",
         "safety_words",
         "overlaps",
         "progress",
@@ -73,6 +74,7 @@ FLOORS = (
         "asking",
         "showing",
         "evaluate",
+        "delegate",
         "train",
         "hold",
         "suffix_scores",
@@ -180,7 +182,20 @@ ONLY_IN = {
     "pluggy": {"hookspecs", "discovery"},
 }
 """Packages that few modules may import."""
-LIGHT = {"errors", "methods", "hookspecs", "options", "scope", "recipe", "discovery", "plugins", "cards", "listing", "cli"}
+LIGHT = {
+    "errors",
+    "backends",
+    "methods",
+    "hookspecs",
+    "options",
+    "scope",
+    "recipe",
+    "discovery",
+    "plugins",
+    "cards",
+    "listing",
+    "cli",
+}
 """Modules behind `--help` and `list`: nothing heavy when they are imported."""
 HEAVY = {"torch", "transformers", "lm_eval", "numpy", "scipy", "peft", "accelerate", "datasets"}
 SHELVES = ("plugins/brittle_plugins", "plugins/example", "tasks/brittle_tasks", "registry/brittle_registry")

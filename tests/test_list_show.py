@@ -73,8 +73,8 @@ def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
 def test_list_has_every_section_with_summaries_and_provenance(capsys: pytest.CaptureFixture[str]) -> None:
     listed = as_json(capsys, "list")
     assert listed.pop("broken") == []
-    sections = ["attributions", "isolations", "modifications", "judges", "recipes", "tasks", "measures", "datasets"]
-    sections += ["judge-cards", "models", "presets"]
+    sections = ["attributions", "isolations", "modifications", "judges", "recipes", "tasks", "measures", "backends"]
+    sections += ["datasets", "judge-cards", "models", "presets"]
     assert list(listed) == sections
     names = {section: {row["name"] for row in rows} for section, rows in listed.items()}
     assert names["attributions"] >= {"wanda", "snip"}

@@ -29,7 +29,9 @@ def _typed(context: click.Context) -> frozenset[str]:
 
 
 @click.command()
-@click.option("--model", default="hf", show_default=True, help="Model type.")
+@click.option(
+    "--model", default="hf", show_default=True, help="What answers: hf (the model itself), hf-checkpoint, vllm, sglang."
+)
 @click.option("--model_args", help="pretrained=PATH_OR_HUB_ID,dtype=… as lm-eval reads it; without: the embedded model.")
 @click.option(
     "--modify", multiple=True, metavar="PLAN", help="A recipe or attribution+isolation+modification[:key=value,…]; repeatable."

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from brittle_eval.errors import BrittleError
 from brittle_eval.evaluation.conditions import AFTER_ANSWERING, BEFORE_ANSWERING, WITHHELD
 from brittle_eval.evaluation.generate import Sampling, generate
-from brittle_eval.evaluation.lm import BrittleHFLM, Turns
+from brittle_eval.evaluation.lm import Turns
 
 CHECK_TOKENS = 8
 """Length of the answer to a self-check: a yes or no comes at once, or not at all."""
@@ -22,7 +22,7 @@ OFF: Mapping[str, float] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
 class Before:
     """Stands before the model: everything is the model's own but what a subclass answers itself."""
 
-    def __init__(self, lm: BrittleHFLM) -> None:
+    def __init__(self, lm: Any) -> None:
         self.lm = lm
 
     def __getattr__(self, name: str) -> Any:
@@ -44,7 +44,7 @@ def label(point: Mapping[str, float]) -> str:
 class Sweeping(Before):
     """The n-th answer to a request is drawn under the n-th setting, each with random numbers of its own."""
 
-    def __init__(self, lm: BrittleHFLM, sweep: Sequence[Mapping[str, float]]) -> None:
+    def __init__(self, lm: Any, sweep: Sequence[Mapping[str, float]]) -> None:
         super().__init__(lm)
         self.sweep = sweep
 

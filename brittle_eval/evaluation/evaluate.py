@@ -13,6 +13,7 @@ from typing import Any
 import lm_eval.tasks
 import numpy as np
 import torch
+from lm_eval.api.registry import get_model
 from lm_eval.api.task import Task as Task
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
@@ -163,7 +164,16 @@ def _configure(task: Task, settings: Settings) -> None:
     task.set_fewshot_seed(seed=SEEDS[1])
 
 
-def run_task(lm: BrittleHFLM, task: Task, settings: Settings, on_answer: Callable[[], None] = lambda: None) -> Output:
+def backend_model(name: str, arguments: Mapping[str, Any]) -> Any:
+    """lm-eval's own model type of that name; BrittleError where it does not load."""
+    try:
+        return get_model(name)(**arguments)
+    except (ImportError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BrittleError(f"lm-eval's model type {name} does not load the edited model: {first[:240]}") from error
+
+
+def run_task(lm: BrittleHFLM | Before, task: Task, settings: Settings, on_answer: Callable[[], None] = lambda: None) -> Output:
     """One task on the model as it is now, re-seeded so that the result does not depend on what ran before."""
     random.seed(SEEDS[0])
     np.random.seed(SEEDS[1])
@@ -180,7 +190,7 @@ def run_task(lm: BrittleHFLM, task: Task, settings: Settings, on_answer: Callabl
         return _evaluate(_asked(lm, task, own, settings), task, settings, bool(own.get("chat")), None, role)
 
 
-def _asked(lm: BrittleHFLM, task: Task, own: Mapping[str, Any], settings: Settings) -> BrittleHFLM | Before:
+def _asked(lm: BrittleHFLM | Before, task: Task, own: Mapping[str, Any], settings: Settings) -> BrittleHFLM | Before:
     """What answers a task's requests: the model, or one that sweeps its decoding, or one that checks itself."""
     asked: BrittleHFLM | Before = lm
     if "sweep" in own:

@@ -110,7 +110,7 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         if self.turns is None:
-            self._reject_long([(text, int(options.get("max_gen_toks", self.max_gen_toks))) for text, options in _args(requests)])
+            self.reject_long([(text, int(options.get("max_gen_toks", self.max_gen_toks))) for text, options in _args(requests)])
             return list(super().generate_until(requests, disable_tqdm=disable_tqdm))
         texts, options = zip(*(request.args for request in requests), strict=True)
         sampling = as_sampling(options[0], self.max_gen_toks, self.seed)
@@ -137,10 +137,10 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        self._reject_long([(context + continuation, -1) for context, continuation in _args(requests)])
+        self.reject_long([(context + continuation, -1) for context, continuation in _args(requests)])
         return list(super().loglikelihood(requests, disable_tqdm=disable_tqdm))
 
-    def _reject_long(self, texts: Sequence[tuple[str, int]]) -> None:
+    def reject_long(self, texts: Sequence[tuple[str, int]]) -> None:
         """BrittleError for a text that HFLM would cut; the last token of a likelihood request is predicted, never read (-1)."""
         for text, new in texts:
             if len(text.encode()) + new >= self.max_length:  # a token is a byte at least, and the first may be special

@@ -17,6 +17,7 @@ from brittle_eval.engine.controls import Kind, parse_controls
 from brittle_eval.engine.sequential import check_order
 from brittle_eval.errors import BrittleError, UnknownName
 from brittle_eval.evaluation import presets
+from brittle_eval.evaluation.backends import BACKENDS, Backend, backend_of, divided
 from brittle_eval.evaluation.conditions import condition
 from brittle_eval.evaluation.cutting import bound
 from brittle_eval.judgement.judges import choose
@@ -108,12 +109,13 @@ class Prepared:
     model_name: str
     model_card: ModelCard | None
     preset: PresetCard | None = None
+    backend: Backend = BACKENDS["hf"]
 
 
 def prepare(options: Options) -> Prepared:
     """Resolve names and options; every mistake in them ends here with one line."""
-    if options.model != "hf":
-        raise UnknownName("model type", options.model, ["hf"])
+    _check_alone()
+    backend = _backend(options)
     if options.pairs < 1:
         raise BrittleError(f"--pairs {options.pairs}: expected a number of calibration pairs of at least 1")
     plugins = Plugins.load(options.plugins)
@@ -141,7 +143,26 @@ def prepare(options: Options) -> Prepared:
     if not name:
         raise BrittleError("--model_args has no pretrained=…: expected pretrained=PATH_OR_HUB_ID,… or no --model_args at all")
     controls, files = parse_controls(options.controls), _files(options.behaviours)
-    return Prepared(options, plugins, chains, controls, judges, files, tasks, name, card, preset)
+    return Prepared(options, plugins, chains, controls, judges, files, tasks, name, card, preset, backend)
+
+
+def _check_alone() -> None:
+    """BrittleError in one of several processes: each would edit a model of its own and write the same folder."""
+    if (processes := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
+        raise BrittleError(
+            f"this was started in {processes} processes, as by accelerate launch or torchrun, and works in one: start it alone; "
+            "one model lies on several devices with --model_args parallelize=True, and is served in parallel with --model vllm"
+        )
+
+
+def _backend(options: Options) -> Backend:
+    """What answers; BrittleError for options that only the model itself can follow."""
+    backend = backend_of(options.model)
+    if backend.type and options.stop_when_decided:
+        raise BrittleError("--stop-when-decided stops answers of the model itself: leave it out, or take --model hf")
+    if backend.type and condition(options.condition).check:
+        raise BrittleError(f"--condition {options.condition} asks the model itself about its answers: take --model hf")
+    return backend
 
 
 def _preset(options: Options, plugins: Plugins) -> PresetCard | None:
@@ -209,7 +230,8 @@ def output_folder(prepared: Prepared) -> Path:
 def load_arguments(prepared: Prepared) -> tuple[dict[str, Any], list[str]]:
     """Arguments for HFLM, and what was chosen for the user, in words."""
     if prepared.model_card is None:
-        return dict(prepared.options.model_args or {}), []
+        given = dict(prepared.options.model_args or {})
+        return divided(given)[0] if prepared.backend.type else given, []
     dtype, reason = preferred_dtype(prepared.options.device)
     said = [f"model: the embedded {prepared.model_card.summary}", f"dtype: {dtype} ({reason})"]
     return {"pretrained": str(organism.aligned(prepared.model_card)), "dtype": dtype}, said

@@ -65,6 +65,8 @@ class Row:
     """Name and version of the preset; rows of different presets are never ranked together."""
     numbers: dict[str, float | None] = field(default_factory=dict)
     """The preset's own numbers."""
+    backend: str = ""
+    """What answered on a checkpoint of the model, and whether this project has run it; empty: the model itself, in memory."""
     condition: str = ""
     """What was put around every request, and the version of its texts."""
     config: str = ""

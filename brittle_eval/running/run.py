@@ -146,7 +146,7 @@ class Production:
         waiting = session.waiting(name) if not given_up else []
         fingerprint = self.folder.read_json(f"{name}/model.json")
         if waiting or fingerprint is None:
-            with context as touched:
+            with context as touched, session.elsewhere():
                 fingerprint = str(session.fingerprint)
                 self.folder.write_json(f"{name}/model.json", fingerprint)
                 for leaf in waiting:
@@ -173,6 +173,7 @@ class Production:
             limited=self.options.limit is not None,
             preset=preset.title if preset else "",
             numbers=numbers(preset, tasks) if preset else {},
+            backend=self.prepared.backend.title,
             condition=f"{condition} {TEXTS_VERSION}" if condition else "",
             config=self.folder.digest,
             seconds=round(time.monotonic() - started, 1),

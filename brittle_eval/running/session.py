@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -14,8 +15,10 @@ from transformers import PreTrainedModel
 from brittle_eval.behaviour.behaviours import reference_pairs
 from brittle_eval.data import sources
 from brittle_eval.errors import CannotRun
+from brittle_eval.evaluation.asking import Before
 from brittle_eval.evaluation.conclude import answer_line, conclude_answers, plain_result
 from brittle_eval.evaluation.cutting import of_run
+from brittle_eval.evaluation.delegate import delegated
 from brittle_eval.evaluation.evaluate import Leaf, Task, TaskShelf, run_task
 from brittle_eval.evaluation.lm import BrittleHFLM, load_lm
 from brittle_eval.evaluation.measures import Reference, compared, reference, token_perplexity
@@ -51,7 +54,7 @@ class Session:
     ) -> None:
         """`loaded` is a model that the same arguments have given before."""
         options = prepared.options
-        self.prepared, self.folder = prepared, folder
+        self.prepared, self.folder, self.arguments = prepared, folder, dict(arguments)
         self.settings = settings_of(options)
         self.options = dict(options.metadata or {})
         metadata = dict(options.model_args or {}) | self.options
@@ -72,9 +75,10 @@ class Session:
         self.fingerprint = Fingerprint(self.model)
         self.say = say
         self._once: dict[str, Any] = {}
+        self.asked: BrittleHFLM | Before = self.lm
         self._measured: tuple[str, dict[str, list[float]]] = ("", {})
         self._each_task(lambda leaf: check_prompts(self.lm, self.tasks[leaf.name], self.settings))
-        self._each_task(lambda leaf: self.pieces, [WIKITEXT])
+        self._each_task(self._check_measure, list(MEASURES))
 
     def within(self, prepared: Prepared, folder: RunFolder) -> Session:
         """The same model and tasks for other plans in another folder; everything else of the two runs must be the same."""
@@ -102,6 +106,20 @@ class Session:
                     if leaf.group is None:
                         raise
                     self.missing[leaf.name] = str(error)
+
+    def _check_measure(self, leaf: Leaf) -> None:
+        if (backend := self.prepared.backend).type:
+            raise CannotRun(f"{leaf.name} reads the model's own logits, which {backend.name} does not give: take --model hf")
+        if leaf.name == WIKITEXT:
+            _ = self.pieces
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """While inside, tasks are answered by the run's backend, on the model as it is now."""
+        given = self.arguments | dict(self.prepared.options.model_args or {})
+        with delegated(self.lm, self.prepared.backend, given) as self.asked:
+            yield
+        self.asked = self.lm
 
     def choices(self) -> list[str]:
         """What was chosen for this model, in words."""
@@ -212,12 +230,12 @@ class Session:
         task = self.tasks[leaf.name]
         total = len(task.eval_docs) * (task.config.repeats or 1)
         if not answered(task):
-            output = run_task(self.lm, task, self.settings)
+            output = run_task(self.asked, task, self.settings)
             self.folder.finish(row, plain_result(leaf, own_metadata(task) or {}, output), output.samples)
             return
         kept = self.kept(f"{row}/responses_{leaf.name}")
         with self.lm.answering(kept, self.stop), bar(f"{row} {leaf.name}", total) as advance:
-            output = run_task(self.lm, task, self.settings, lambda: advance(1))
+            output = run_task(self.asked, task, self.settings, lambda: advance(1))
         lm = self.lm
         lines = [answer_line(sample, lm.system_state, lm.prefills, lm.cut) for sample in output.samples]
         self.folder.write_lines(self._answers(row, leaf), lines, private=True)

@@ -109,6 +109,9 @@ def notes(rows: Sequence[Row]) -> Iterator[str]:
         yield f"Change: from the unedited model on the same items; p: McNemar's exact test{holm}."
     for name in [name for name, judge in first.judges.items() if judge.get("verified") is False]:
         yield f"{name}: unverified: this project has never run this judge"
+    if first.backend:
+        own = "; unverified: this project has never run it" if "unverified" in first.backend else ""
+        yield f"Answers and likelihoods by {first.backend.partition(' ')[0]} on a checkpoint of each model{own}"
     if first.limited:
         yield "limited run (--limit): not comparable with full ones"
 
