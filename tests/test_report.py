@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from brittle_eval.commands.cli_run import run as run_command
 from brittle_eval.reporting.headline import effect, headline
 from brittle_eval.reporting.report import Asked, report
 from brittle_eval.reporting.report_source import read_source
-from brittle_eval.reporting.report_text import OPTIONS, command, limits
+from brittle_eval.reporting.report_text import command, limits
 from brittle_eval.running.prepare import Options
 from brittle_eval.running.record import Row, write_json
 from tests.report_sources import (
@@ -107,7 +107,7 @@ def test_the_page_of_a_run_has_everything(tmp_path: Path) -> None:
         "q_proj",
         "Pareto front",
         "wei2024 and refusal 90.6 % 0.81 256 0",
-        "brittle-eval run --model hf --modify snip-diff --tasks harm,fine --controls random:1,magnitude:1 --seed 0",
+        "brittle-eval run --model hf --tasks harm,fine --controls random:1,magnitude:1 --seed 0 --modify snip-diff",
         "torch 2.13.0",
         "0123456789abcdef",
         "fingerprint of snip-diff",
@@ -178,14 +178,9 @@ def default(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def test_every_option_of_a_run_is_in_its_command() -> None:
-    left = {"output_path", "memory", "given", "utility_limit"}
-    assert {one.name for one in fields(Options)} == set(OPTIONS) | left
-
-
 def test_a_preset_says_the_rest(tmp_path: Path) -> None:
-    config = {"modify": ["a"], "preset": "wei2024 1", "tasks": ["x"], "judges": ["wei2024"], "seed": 0}
-    assert command(read_source(write_run(tmp_path, config=config))) == "brittle-eval run --preset wei2024 --modify a"
+    config = {"model": "hf", "modify": ["a"], "preset": "wei2024 1", "tasks": ["x"], "judges": ["wei2024"], "seed": 0}
+    assert command(read_source(write_run(tmp_path, config=config))) == "brittle-eval run --model hf --preset wei2024 --modify a"
 
 
 def test_figures_are_svg_and_png(tmp_path: Path) -> None:

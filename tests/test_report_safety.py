@@ -141,8 +141,8 @@ def test_a_row_that_a_crash_cut_or_another_version_wrote_is_refused(tmp_path: Pa
     assert "rows.jsonl, line 4: not a JSON object" in refused(capsys, tmp_path)
     file.write_text(whole)
     lines = rows_of(tmp_path)
-    write_lines(file, [*lines[:2], dict(lines[2]) | {"schema": 2}])
-    assert "line 3: a row of schema 2, and this version reads schema 1" in refused(capsys, tmp_path)
+    write_lines(file, [*lines[:2], dict(lines[2]) | {"schema": 99}])
+    assert "line 3 is a row of schema 99, and this version reads 1, 2" in refused(capsys, tmp_path)
     write_lines(file, [{"name": "x", "tasks": []}])
     assert "line 1: no row of a run" in refused(capsys, tmp_path)
 

@@ -15,7 +15,8 @@ from brittle_eval.errors import BrittleError
 from brittle_eval.recipe import NONE
 from brittle_eval.reporting import measured
 from brittle_eval.running.comparison import against_unedited
-from brittle_eval.running.record import SCHEMA, Row, TaskResult
+from brittle_eval.running.record import Row
+from brittle_eval.running.row import read_row
 
 Kind = Literal["run", "sweep", "probe"]
 
@@ -125,7 +126,8 @@ def read_source(path: Path) -> Source:
         return _sweep(path)
     if not (path / "run.json").exists():
         raise BrittleError(f"{path} holds no run, sweep or probe (no run.json or sweep.json): give a folder that one has written")
-    rows, run = _rows(path), _json(path / "run.json")
+    run = _json(path / "run.json")
+    rows = _rows(path, run)
     if not rows:
         raise BrittleError(f"the run in {path} is not finished: repeat its command to finish it, then report it")
     probe = _json(path / "probe.json") if (path / "probe.json").exists() else None
@@ -172,11 +174,11 @@ def _cell(file: Path, known: Mapping[str, Any]) -> Cell:
     return Cell(place, recipe, options, known.get("seed"), model, status, reason, run, command, rows)
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(path: Path, run: Mapping[str, Any]) -> list[Row]:
     file = path / "rows.jsonl"
     if not file.exists():
         return []
-    return [_row(line, file, number) for number, line in read_checked(file)]
+    return [_row(line, file, number, run) for number, line in read_checked(file)]
 
 
 def read_checked(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -195,16 +197,8 @@ def read_checked(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         ) from None
 
 
-def _row(line: Mapping[str, Any], file: Path, number: int = 0) -> Row:
-    where = f"{file}, line {number}" if number else str(file)
-    if (schema := line.get("schema", SCHEMA)) != SCHEMA:
-        raise BrittleError(
-            f"{where}: a row of schema {schema}, and this version reads schema {SCHEMA}: report it with the version that wrote it"
-        )
-    try:
-        return Row(**(dict(line) | {"tasks": [TaskResult(**task) for task in line["tasks"]]}))
-    except (KeyError, TypeError) as error:
-        raise BrittleError(f"{where}: no row of a run ({error}); repeat the run's command in a new folder") from None
+def _row(line: Mapping[str, Any], file: Path, number: int = 0, known: Mapping[str, Any] | None = None) -> Row:
+    return read_row(json.dumps(line).encode(), f"{file}, line {number}" if number else str(file), known)
 
 
 def _json(file: Path) -> dict[str, Any]:

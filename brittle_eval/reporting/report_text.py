@@ -2,73 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from brittle_eval.reporting import measured
 from brittle_eval.reporting.report_source import Source
+from brittle_eval.running.command import command_line
 
 EMBEDDED = "embedded"
 FEW = 100
 """Below so many prompts the intervals are said to be wide."""
-OPTIONS = (
-    "model",
-    "model_args",
-    "preset",
-    "modify",
-    "tasks",
-    "condition",
-    "controls",
-    "behaviours",
-    "pairs",
-    "seed",
-    "judges",
-    "stop_when_decided",
-    "batch_size",
-    "limit",
-    "num_fewshot",
-    "gen_kwargs",
-    "metadata",
-    "apply_chat_template",
-    "system_instruction",
-    "merge_system",
-    "base",
-    "data",
-    "include_path",
-    "plugins",
-    "device",
-)
-"""What the command of a run says, in this order."""
-NAMES = {"behaviours": "behaviour", "judges": "judge", "plugins": "plugin", "merge_system": "system-role"}
-REPEATED = ("modify", "include_path", "behaviours", "data", "plugins")
-FIXED = ("tasks", "judges", "gen_kwargs", "num_fewshot", "condition", "seed", "metadata")
-"""What a preset says."""
 
 
 def command(source: Source) -> str | None:
     """The command of a run, or of the run that a probe's rows are, from its configuration; None for a sweep."""
-    config = source.config
-    if "modify" not in config:
-        return None
-    names = [name for name in OPTIONS if not (config.get("preset") and name in FIXED)]
-    given = [(name, config.get(name)) for name in names]
-    return shlex.join(["brittle-eval", "run", *(word for name, value in given for word in _words(name, value))])
-
-
-def _words(name: str, value: Any) -> list[str]:
-    """An option with its value; nothing for one that was not given."""
-    option = f"--{NAMES.get(name, name)}"
-    if value is None or value is False or value in ([], {}):
-        return []
-    if name in REPEATED:
-        return [word for one in value for word in (option, str(one))]
-    if value is True:
-        return [option, *(["merge"] if name == "merge_system" else [])]
-    if isinstance(value, Mapping):
-        return [option, ",".join(f"{key}={one}" for key, one in value.items())]
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    return [option, text.partition(" ")[0] if name == "preset" else text]
+    return command_line(source.config) or None
 
 
 def limits(source: Source) -> list[str]:
