@@ -144,7 +144,7 @@ def test_a_row_that_a_crash_cut_or_another_version_wrote_is_refused(tmp_path: Pa
     write_lines(file, [*lines[:2], dict(lines[2]) | {"schema": 99}])
     assert "line 3 is a row of schema 99, and this version reads 1, 2" in refused(capsys, tmp_path)
     write_lines(file, [{"name": "x", "tasks": []}])
-    assert "line 1: no row of a run" in refused(capsys, tmp_path)
+    assert "line 1 is a row of schema None" in refused(capsys, tmp_path)
 
 
 def test_samples_that_are_missing_or_damaged_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
