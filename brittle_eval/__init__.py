@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Context,
         Isolation,
         Judge,
+        ModelAttribution,
         Modification,
         Ranks,
         Record,
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
         Verdict,
         Weight,
     )
+    from brittle_eval.reading import Reader, Steering
     from brittle_eval.regions import Mask, Part, Projector, Region, Whole, chance_overlap, overlap
-    from brittle_eval.scores import Compare, Directions, ExampleInputs, highest, select, share
+    from brittle_eval.scores import Compare, Directions, ExampleInputs, HiddenStates, highest, select, share
     from brittle_eval.units import Member, Unit, UnitKind, unit_mask
 
 __version__ = "0.1.0"
@@ -39,18 +41,22 @@ __all__ = [
     "Context",
     "Directions",
     "ExampleInputs",
+    "HiddenStates",
     "Isolation",
     "Judge",
     "Mask",
     "Member",
+    "ModelAttribution",
     "Modification",
     "Part",
     "Projector",
     "Ranks",
+    "Reader",
     "Record",
     "Region",
     "Seen",
     "Share",
+    "Steering",
     "Unit",
     "UnitKind",
     "UnknownName",
@@ -71,8 +77,9 @@ _HOME = {
     "data": ("sources",),
     "errors": ("BrittleError", "CannotRun", "UnknownName"),
     "hookspecs": ("hookimpl",),
+    "reading": ("Reader", "Steering"),
     "regions": ("Mask", "Part", "Projector", "Region", "Whole", "chance_overlap", "overlap"),
-    "scores": ("Compare", "Directions", "ExampleInputs", "highest", "select", "share"),
+    "scores": ("Compare", "Directions", "ExampleInputs", "HiddenStates", "highest", "select", "share"),
     "units": ("Member", "Unit", "UnitKind", "unit_mask"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from brittle_eval.reading import Reader
     from brittle_eval.regions import Part
-    from brittle_eval.scores import Scored
+    from brittle_eval.scores import HiddenStates, Scored
     from brittle_eval.units import Unit, UnitKind
 
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -93,6 +94,20 @@ class Attribution:
         raise TypeError(f"{type(self).__name__} defines no finish(state, weight)")
 
 
+class ModelAttribution(Attribution):
+    """What the whole model shows of a behaviour: asked once a behaviour, for isolations that look at more than weights."""
+
+    gives: ClassVar[str] = "hidden-states"
+    needs = frozenset({"inputs"})
+
+    def attribute(self, reader: Reader, behaviour: str) -> HiddenStates:
+        raise TypeError(f"{type(self).__name__} defines no attribute(reader, behaviour)")
+
+
+def _no_reader() -> Reader:
+    raise TypeError("there is a reader for isolations that take what a ModelAttribution gives")
+
+
 @dataclass(frozen=True)
 class Context:
     """What an isolation or a modification may ask for beside its arguments."""
@@ -103,6 +118,10 @@ class Context:
     """Other values by weight name, read lazily: of the base model, or from before the first modification of the chain."""
     units: Callable[[UnitKind], Sequence[Unit]] = lambda kind: ()
     """The model's query heads or MLP channels, in its order; those of a layout that is not known are not among them."""
+    reader: Callable[[], Reader] = _no_reader
+    """The unedited model, for isolations that take what a `ModelAttribution` gives."""
+    note: Callable[[str], None] = lambda line: None
+    """Says a line about what was found; it stands in the run's output and in its `coverage.json`."""
 
 
 class Isolation:
@@ -123,8 +142,11 @@ class Isolation:
         """The behaviours whose scores it asks for."""
         return ("safety",)
 
-    def isolate(self, scores: Mapping[str, Mapping[str, Any]], context: Context) -> Mapping[str, Part]:
-        """`scores[behaviour][weight name]` is (out, in), float32, `Directions` or `ExampleInputs`; gives a part for each name."""
+    def isolate(self, scores: Mapping[str, Any], context: Context) -> Mapping[str, Part]:
+        """`scores[behaviour][weight name]` is (out, in), float32, `Directions` or `ExampleInputs`; gives a part for each name.
+
+        Of a `ModelAttribution` `scores[behaviour]` is what it gave.
+        """
         raise TypeError(f"{type(self).__name__} defines no isolate(scores, context)")
 
 

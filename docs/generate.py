@@ -17,7 +17,7 @@ import click
 import yaml  # type: ignore[import-untyped]
 from click.testing import CliRunner
 
-from brittle_eval import cards, cli, hookspecs, methods, units
+from brittle_eval import cards, cli, hookspecs, methods, reading, scores, units
 from brittle_eval.evaluation.conditions import CONDITIONS
 from brittle_eval.listing import docstring
 from brittle_eval.options import options_of
@@ -250,6 +250,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "isolation": lambda: _contracts(methods.Isolation, methods.Context, units.Unit, units.Member),
     "judge": lambda: _contracts(methods.Judge, methods.Record, methods.Verdict),
     "methods": method_table,
+    "model-attribution": lambda: _contracts(methods.ModelAttribution, scores.HiddenStates, reading.Reader, reading.Steering),
     "modification": lambda: _contracts(methods.Modification),
     "options": option_table,
     "presets": preset_table,

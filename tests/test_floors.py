@@ -14,6 +14,7 @@ ROOT = Path(brittle_eval.__file__).parents[1]
 FLOORS = (
     ("errors", "pages", "regions", "units", "scores"),
     (
+        "reading",
         "methods",
         "hookspecs",
         "options",
@@ -56,6 +57,8 @@ FLOORS = (
         "isolate",
         "edit",
         "sequential",
+        "reader",
+        "whole_model",
         "controls",
         "compare",
     ),

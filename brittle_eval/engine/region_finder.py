@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +17,9 @@ from brittle_eval.engine.attribute import DATA, Pass
 from brittle_eval.engine.isolate import find_region, whole_region
 from brittle_eval.engine.kept import Kept
 from brittle_eval.engine.sequential import find_region_in_order
+from brittle_eval.engine.whole_model import find_whole
 from brittle_eval.errors import BrittleError
-from brittle_eval.methods import Context
+from brittle_eval.methods import Context, ModelAttribution
 from brittle_eval.progress import bar
 from brittle_eval.regions import Region
 from brittle_eval.running.prepare import BEHAVIOUR_TASKS, Chain, Prepared
@@ -35,6 +37,7 @@ class RegionFinder:
         self.scoped = {chain.name: chain.scope.of(session.addresses) for chain in prepared.chains}
         """The weights that each plan looks at."""
         self.units: dict[str, dict[str, Any]] = {}
+        self.notes: list[str] = []
         folder.write_json("coverage.json", session.coverage.report())
 
     def region(self, chain: Chain) -> Region:
@@ -56,8 +59,9 @@ class RegionFinder:
             self.say(f"{chain.name}: calibration on {sizes(behaviours)}")
         kept, unreached = Kept(file.with_suffix(".parts"), self._header(chain, behaviours)), dict[str, list[str]]()
         self.units.clear()
+        self.notes.clear()
         region = self._found(chain, behaviours, kept, lambda name, weight: unreached.setdefault(name, []).append(weight))
-        coverage = {"unreached": unreached, "units": dict(self.units)}
+        coverage = {"unreached": unreached, "units": dict(self.units), "notes": list(self.notes)}
         save_region(file, region, {**kept.header, "size": self.shares(region), "coverage": coverage})
         kept.remove()
         self._cover(chain, coverage)
@@ -73,6 +77,10 @@ class RegionFinder:
         blocks = len({address.block for address in addresses})
         with bar(f"attributing {chain.name}", blocks * sum(map(len, examples.values()))) as advance:
             how = Pass(session.lm.pad_id, memory=int(self.options.memory * 2**30), on_batch=advance, say=self.say)
+            if isinstance(chain.attribution, ModelAttribution):
+                context = replace(self.context, note=self.notes.append)
+                asked = (examples, addresses, session.addresses, context, how)
+                return find_whole(session.model, chain.attribution, chain.isolation, *asked)
             given = (examples, addresses, self.context)
             also: dict[str, Any] = {"kept": kept, "on_unreached": on_unreached}
             if chain.scope.order == "parallel":
