@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from brittle_eval.errors import BrittleError, CannotRun, UnknownName
     from brittle_eval.hookspecs import hookimpl
     from brittle_eval.methods import (
+        UNVERIFIED,
         Attribution,
         Context,
         Isolation,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "UNVERIFIED",
     "Attribution",
     "BrittleError",
     "CannotRun",

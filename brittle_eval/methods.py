@@ -28,6 +28,14 @@ Ranks = Annotated[float, Interval(ge=0, lt=math.inf), "a number of ranks, or bel
 """The type of an option that `Directions.count` reads: a number of ranks, or, below 1, a fraction of each weight's own."""
 
 
+class Unverified:
+    """The class of `UNVERIFIED`."""
+
+
+UNVERIFIED = Unverified()
+"""In an option's `Annotated` type: where its default comes from has not been seen. `show` and the row say so."""
+
+
 @dataclass(frozen=True)
 class Weight:
     """One weight as methods see it: always (out, in), whatever the module stores."""

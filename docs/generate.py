@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from brittle_eval import cards, cli, hookspecs, methods, reading, scores, units
 from brittle_eval.evaluation.conditions import CONDITIONS
 from brittle_eval.listing import docstring
-from brittle_eval.options import options_of
+from brittle_eval.options import Option, options_of
 from brittle_eval.plugins import CONTRACTS, Entry, Plugins
 from brittle_tasks.data import own_rows, select
 
@@ -105,12 +105,16 @@ def _needs(entry: Entry) -> str:
 def option_table() -> str:
     """Every option of every built-in method."""
     rows = [
-        (f"`{entry.name}`", f"`{option.key}`", option.type, "required" if option.required else f"`{option.default}`")
+        (f"`{entry.name}`", f"`{option.key}`", _type(option), "required" if option.required else f"`{option.default}`")
         for kind in CONTRACTS
         for entry in _methods(kind)
         for option in options_of(_plugins().get(entry.kind, entry.name)).values()
     ]
     return _table(("method", "option", "type", "default"), rows)
+
+
+def _type(option: Option) -> str:
+    return option.type + (" (unverified)" if option.unverified else "")
 
 
 def recipe_table() -> str:

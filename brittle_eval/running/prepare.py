@@ -20,6 +20,7 @@ from brittle_eval.evaluation import presets
 from brittle_eval.evaluation.conditions import condition
 from brittle_eval.judgement.judges import choose
 from brittle_eval.methods import Attribution, Isolation, Judge, Modification
+from brittle_eval.options import unverified
 from brittle_eval.organisms import organism
 from brittle_eval.organisms.organism import EMBEDDED
 from brittle_eval.plugins import Plugins
@@ -89,6 +90,14 @@ class Chain:
     def folder(self) -> str:
         """A name for files."""
         return as_file(self.name)
+
+    @property
+    def unverified(self) -> list[str]:
+        """Options whose defaults nobody has verified, with their values."""
+        made = [method for method in (self.attribution, self.isolation, *self.modifications) if method]
+        return [
+            f"{one.name}.{text}" for one, method in zip(self.plan.components, made, strict=True) for text in unverified(method)
+        ]
 
 
 @dataclass(frozen=True)

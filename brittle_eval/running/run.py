@@ -135,6 +135,7 @@ class _Run:
             str(chain.plan) if chain else "none",
             self.prepared.model_name,
             fingerprint,
+            unverified=chain.unverified if chain else [],
             region=self.finder.shares(region) if kind != "unedited" else {},
             tasks=tasks,
             data=sources().digests(),

@@ -14,6 +14,7 @@ def brittle_attributions() -> dict[str, str]:
         "prompt-states": "brittle_plugins.prompt_states:PromptStates",
         "random": "brittle_plugins.random:Random",
         "snip": "brittle_plugins.snip:Snip",
+        "unit-variance": "brittle_plugins.unit_variance:UnitVariance",
         "wanda": "brittle_plugins.wanda:Wanda",
     }
 
@@ -25,6 +26,7 @@ def brittle_isolations() -> dict[str, str]:
         "bottom-mass": "brittle_plugins.bottom_mass:BottomMass",
         "bottom-ranks": "brittle_plugins.bottom_ranks:BottomRanks",
         "direction": "brittle_plugins.direction:Direction",
+        "four-way": "brittle_plugins.four_way:FourWay",
         "orthogonal": "brittle_plugins.orthogonal:Orthogonal",
         "heads": "brittle_plugins.heads:Heads",
         "n-m": "brittle_plugins.n_m:NM",
