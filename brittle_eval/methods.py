@@ -122,8 +122,8 @@ class Context:
 
     generator: Callable[[str], torch.Generator]
     """A random stream for a name, seeded from the run's seed and that name."""
-    weights: Callable[[Literal["base", "before"]], Mapping[str, Tensor]]
-    """Other values by weight name, read lazily: of the base model, or from before the first modification of the chain."""
+    weights: Callable[[Literal["base", "before", "donor"]], Mapping[str, Tensor]]
+    """Other values by weight name, read lazily: of the base model, from before the chain's first modification, of the donor."""
     units: Callable[[UnitKind], Sequence[Unit]] = lambda kind: ()
     """The model's query heads or MLP channels, in its order; those of a layout that is not known are not among them."""
     reader: Callable[[], Reader] = _no_reader
@@ -161,7 +161,7 @@ class Isolation:
 class Modification:
     """What is done to the region: a pure function from a weight's value and its part to the new value."""
 
-    needs: ClassVar[frozenset[Literal["base", "before"]]] = frozenset()
+    needs: ClassVar[frozenset[Literal["base", "before", "donor"]]] = frozenset()
 
     def edit(self, weight: Weight, part: Part, context: Context) -> Tensor:
         """The new value (out, in), computed in float32; the driver casts once and undoes it later."""

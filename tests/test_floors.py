@@ -21,6 +21,7 @@ FLOORS = (
         "scope",
         "recipe",
         "stats",
+        "landscape",
         "coherence",
         "safety_words",
         "overlaps",

@@ -56,6 +56,7 @@ class Options:
     pairs: int = 128
     data: tuple[str, ...] = ()
     base: str | None = None
+    donor: str | None = None
     judges: tuple[str, ...] = ("wei2024", "refusal")
     stop_when_decided: bool = False
     plugins: tuple[Path, ...] = ()
@@ -85,6 +86,10 @@ class Chain:
     isolation: Isolation | None
     modifications: tuple[Modification, ...]
     scope: Scope
+
+    def needs(self, what: str) -> bool:
+        """Whether one of its modifications needs it."""
+        return any(what in modification.needs for modification in self.modifications)
 
     @property
     def folder(self) -> str:
@@ -130,6 +135,8 @@ def prepare(options: Options) -> Prepared:
     cards: dict[str, DatasetCard] = datasets(plugins)
     data.set_sources(data.from_options(cards, options.data, os.environ))
     chains = tuple(_chain(text, plugins) for text in dict.fromkeys(options.modify))
+    if options.donor is None and (in_need := [chain.name for chain in chains if chain.needs("donor")]):
+        raise BrittleError(f"'{in_need[0]}' needs a donor: give --donor PATH_OR_HUB_ID, a model of the same shape")
     card = None
     if options.model_args is None:
         card = models(plugins)[EMBEDDED]

@@ -42,7 +42,11 @@ def brittle_modifications() -> dict[str, str]:
     return {
         "ablate": "brittle_plugins.ablate:Ablate",
         "keep": "brittle_plugins.keep:Keep",
+        "merge": "brittle_plugins.merge:Merge",
+        "perturb": "brittle_plugins.perturb:Perturb",
+        "quantize": "brittle_plugins.quantize:Quantize",
         "restore": "brittle_plugins.restore:Restore",
+        "scale": "brittle_plugins.scale:Scale",
     }
 
 
