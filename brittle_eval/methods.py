@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -112,7 +113,7 @@ class ModelAttribution(Attribution):
         raise TypeError(f"{type(self).__name__} defines no attribute(reader, behaviour)")
 
 
-def _no_reader() -> Reader:
+def _no_reader(*given: object) -> Any:
     raise TypeError("there is a reader for isolations that take what a ModelAttribution gives")
 
 
@@ -128,6 +129,8 @@ class Context:
     """The model's query heads or MLP channels, in its order; those of a layout that is not known are not among them."""
     reader: Callable[[], Reader] = _no_reader
     """The unedited model, for isolations that take what a `ModelAttribution` gives."""
+    modified: Callable[[Mapping[str, Part], Modification], AbstractContextManager[object]] = _no_reader
+    """Within `with context.modified(parts, modification):` the reader reads the model so modified; afterwards it is undone."""
     note: Callable[[str], None] = lambda line: None
     """Says a line about what was found; it stands in the run's output and in its `coverage.json`."""
 

@@ -31,6 +31,11 @@ class Reader(Protocol):
         ...
 
     @property
+    def weights(self) -> Mapping[str, tuple[int, tuple[int, int]]]:
+        """The block and the shape (out, in) of every weight of the plan's scope, by name."""
+        ...
+
+    @property
     def writers(self) -> Mapping[str, tuple[int, int]]:
         """The weights of the plan's scope whose outputs are added to the residual stream: shapes (out, in) by name."""
         ...

@@ -22,7 +22,7 @@ from brittle_eval.engine.reader import ModelReader
 from brittle_eval.engine.whole_model import find_whole
 from brittle_eval.regions import Region
 from brittle_eval.scope import Scope
-from brittle_eval.weights import decoder_blocks, find_weights
+from brittle_eval.weights import Fingerprint, decoder_blocks, find_weights
 from brittle_plugins.ablate import Ablate
 from brittle_plugins.direction import Direction
 from brittle_plugins.prompt_states import PromptStates
@@ -73,7 +73,8 @@ def test_states_are_what_enters_each_block_and_leaves_the_last(name: str) -> Non
 
 def log_p(model: PreTrainedModel, data: Sequence[Example]) -> Tensor:
     with torch.no_grad():
-        return torch.stack([model(input_ids=prompt(one)).logits[0, -1].float().log_softmax(-1) for one in data])
+        logits: Tensor = torch.stack([model(input_ids=prompt(one)).logits[0, -1].float() for one in data])
+    return logits.log_softmax(-1)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -150,7 +151,9 @@ def found_by(
 ) -> tuple[Region, list[str]]:
     addresses, notes = find_weights(model)[0], list[str]()
     noted = replace(context(), note=notes.append)
-    return find_whole(model, PromptStates(), isolation, data, addresses, addresses, noted, Pass(PAD, 4)), notes
+    return find_whole(
+        model, PromptStates(), isolation, data, addresses, addresses, noted, Fingerprint(model), Pass(PAD, 4)
+    ), notes
 
 
 def halves(name: str) -> tuple[list[Example], list[Example]]:
@@ -290,7 +293,7 @@ def test_states_that_are_none_are_refused(given: object, said: str) -> None:
     model = untied()
     addresses = find_weights(model)[0]
     with pytest.raises(BrittleError, match=said):
-        find_whole(model, Wrong(given), Direction(), DATA, addresses, addresses, context(), Pass(PAD))
+        find_whole(model, Wrong(given), Direction(), DATA, addresses, addresses, context(), Fingerprint(model), Pass(PAD))
 
 
 def test_block_and_position_go_together() -> None:

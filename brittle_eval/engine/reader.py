@@ -38,6 +38,7 @@ class ModelReader:
         self.model, self.examples, self.how = model, examples, how
         self._blocks = [block for _, block in decoder_blocks(model)]
         self._all = find_writers(model, addresses)
+        self.weights = {one.name: (one.block, (shape[0], shape[1])) for one in scope for shape in [one.view(model).shape]}
         self._scope = [address for address in self._all if address in set(scope)]
 
     @property

@@ -79,7 +79,7 @@ class RegionFinder:
             how = Pass(session.lm.pad_id, memory=int(self.options.memory * 2**30), on_batch=advance, say=self.say)
             if isinstance(chain.attribution, ModelAttribution):
                 context = replace(self.context, note=self.notes.append)
-                asked = (examples, addresses, session.addresses, context, how)
+                asked = (examples, addresses, session.addresses, context, session.fingerprint, how)
                 return find_whole(session.model, chain.attribution, chain.isolation, *asked)
             given = (examples, addresses, self.context)
             also: dict[str, Any] = {"kept": kept, "on_unreached": on_unreached}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from transformers import PreTrainedModel
@@ -10,13 +11,14 @@ from transformers import PreTrainedModel
 from brittle_eval.behaviour.calibration import Example
 from brittle_eval.engine.attribute import Pass
 from brittle_eval.engine.budget import held, in_words
+from brittle_eval.engine.edit import edited
 from brittle_eval.engine.isolate import checked
 from brittle_eval.engine.reader import ModelReader
 from brittle_eval.errors import BrittleError, blaming
-from brittle_eval.methods import Context, Isolation, ModelAttribution
-from brittle_eval.regions import Region
+from brittle_eval.methods import Context, Isolation, ModelAttribution, Modification
+from brittle_eval.regions import Part, Region
 from brittle_eval.scores import HiddenStates
-from brittle_eval.weights import Address
+from brittle_eval.weights import Address, Fingerprint
 
 
 def find_whole(
@@ -27,6 +29,7 @@ def find_whole(
     scope: Sequence[Address],
     addresses: Sequence[Address],
     context: Context,
+    fingerprint: Fingerprint,
     how: Pass,
 ) -> Region:
     """The region that the isolation makes of what the attribution found in the model as it is; an empty one is an error.
@@ -36,8 +39,12 @@ def find_whole(
     reader = ModelReader(model, behaviours, scope, addresses, how)
     found = {behaviour: attributed(attribution, reader, behaviour, behaviours) for behaviour in isolation.behaviours}
     how.say(f"memory beside the model: {in_words(held(found))} of hidden states")
+
+    def modified(parts: Mapping[str, Part], modification: Modification) -> AbstractContextManager[list[str]]:
+        return edited(model, scope, Region(parts), [modification], context, fingerprint)
+
     with blaming(isolation):
-        parts = isolation.isolate(found, replace(context, reader=lambda: reader))
+        parts = isolation.isolate(found, replace(context, reader=lambda: reader, modified=modified))
     return checked(parts, scope, isolation)
 
 

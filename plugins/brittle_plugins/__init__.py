@@ -22,6 +22,7 @@ def brittle_attributions() -> dict[str, str]:
 @hookimpl
 def brittle_isolations() -> dict[str, str]:
     return {
+        "band": "brittle_plugins.band:Band",
         "bottom": "brittle_plugins.bottom:Bottom",
         "bottom-mass": "brittle_plugins.bottom_mass:BottomMass",
         "bottom-ranks": "brittle_plugins.bottom_ranks:BottomRanks",
