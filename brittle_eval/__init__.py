@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from brittle_eval.evaluation.compliance import compliant_start
     from brittle_eval.hookspecs import hookimpl
     from brittle_eval.methods import (
+        UNVERIFIED,
         Attribution,
         Context,
         Isolation,
         Judge,
+        ModelAttribution,
         Modification,
         Ranks,
         Record,
@@ -26,14 +28,16 @@ if TYPE_CHECKING:
         Verdict,
         Weight,
     )
+    from brittle_eval.reading import Reader, Steering
     from brittle_eval.regions import Mask, Part, Projector, Region, Whole, chance_overlap, overlap
     from brittle_eval.running.api import Evaluation, evaluate
-    from brittle_eval.scores import Compare, Directions, ExampleInputs, highest, select, share
+    from brittle_eval.scores import Compare, Directions, ExampleInputs, HiddenStates, highest, select, share
     from brittle_eval.units import Member, Unit, UnitKind, unit_mask
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "UNVERIFIED",
     "Attribution",
     "BrittleError",
     "CannotRun",
@@ -42,18 +46,22 @@ __all__ = [
     "Directions",
     "Evaluation",
     "ExampleInputs",
+    "HiddenStates",
     "Isolation",
     "Judge",
     "Mask",
     "Member",
+    "ModelAttribution",
     "Modification",
     "Part",
     "Projector",
     "Ranks",
+    "Reader",
     "Record",
     "Region",
     "Seen",
     "Share",
+    "Steering",
     "Unit",
     "UnitKind",
     "UnknownName",
@@ -77,9 +85,10 @@ _HOME = {
     "evaluation.compliance": ("compliant_start",),
     "errors": ("BrittleError", "CannotRun", "UnknownName"),
     "hookspecs": ("hookimpl",),
+    "reading": ("Reader", "Steering"),
     "regions": ("Mask", "Part", "Projector", "Region", "Whole", "chance_overlap", "overlap"),
     "running.api": ("Evaluation", "evaluate"),
-    "scores": ("Compare", "Directions", "ExampleInputs", "highest", "select", "share"),
+    "scores": ("Compare", "Directions", "ExampleInputs", "HiddenStates", "highest", "select", "share"),
     "units": ("Member", "Unit", "UnitKind", "unit_mask"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -156,4 +156,5 @@ def _of_judge_card(plugins: Plugins, name: str) -> dict[str, Any]:
 
 def _option(component: str, option: Option, given: Mapping[str, str]) -> dict[str, Any]:
     default = given.get(option.name, "required" if option.required else str(option.default))
-    return {"component": component, "key": option.key, "type": option.type, "default": default}
+    typed = option.type + (", unverified" if option.unverified else "")
+    return {"component": component, "key": option.key, "type": typed, "default": default}

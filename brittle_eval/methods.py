@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from brittle_eval.reading import Reader
     from brittle_eval.regions import Part
-    from brittle_eval.scores import Scored
+    from brittle_eval.scores import HiddenStates, Scored
     from brittle_eval.units import Unit, UnitKind
 
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -25,6 +27,14 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 
 Ranks = Annotated[float, Interval(ge=0, lt=math.inf), "a number of ranks, or below 1 a fraction of them"]
 """The type of an option that `Directions.count` reads: a number of ranks, or, below 1, a fraction of each weight's own."""
+
+
+class Unverified:
+    """The class of `UNVERIFIED`."""
+
+
+UNVERIFIED = Unverified()
+"""In an option's `Annotated` type: where its default comes from has not been seen. `show` and the row say so."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +103,36 @@ class Attribution:
         raise TypeError(f"{type(self).__name__} defines no finish(state, weight)")
 
 
+class ModelAttribution(Attribution):
+    """What the whole model shows of a behaviour: asked once a behaviour, for isolations that look at more than weights."""
+
+    gives: ClassVar[str] = "hidden-states"
+    needs = frozenset({"inputs"})
+
+    def attribute(self, reader: Reader, behaviour: str) -> HiddenStates:
+        raise TypeError(f"{type(self).__name__} defines no attribute(reader, behaviour)")
+
+
+def _no_reader(*given: object) -> Any:
+    raise TypeError("there is a reader for isolations that take what a ModelAttribution gives")
+
+
 @dataclass(frozen=True)
 class Context:
     """What an isolation or a modification may ask for beside its arguments."""
 
     generator: Callable[[str], torch.Generator]
     """A random stream for a name, seeded from the run's seed and that name."""
-    weights: Callable[[Literal["base", "before"]], Mapping[str, Tensor]]
-    """Other values by weight name, read lazily: of the base model, or from before the first modification of the chain."""
+    weights: Callable[[Literal["base", "before", "donor"]], Mapping[str, Tensor]]
+    """Other values by weight name, read lazily: of the base model, from before the chain's first modification, of the donor."""
     units: Callable[[UnitKind], Sequence[Unit]] = lambda kind: ()
     """The model's query heads or MLP channels, in its order; those of a layout that is not known are not among them."""
+    reader: Callable[[], Reader] = _no_reader
+    """The unedited model, for isolations that take what a `ModelAttribution` gives."""
+    modified: Callable[[Mapping[str, Part], Modification], AbstractContextManager[object]] = _no_reader
+    """Within `with context.modified(parts, modification):` the reader reads the model so modified; afterwards it is undone."""
+    note: Callable[[str], None] = lambda line: None
+    """Says a line about what was found; it stands in the run's output and in its `coverage.json`."""
 
 
 class Isolation:
@@ -123,10 +153,10 @@ class Isolation:
         """The behaviours whose scores it asks for."""
         return ("safety",)
 
-    def isolate(self, scores: Mapping[str, Mapping[str, Any]], context: Context) -> Mapping[str, Part]:
+    def isolate(self, scores: Mapping[str, Any], context: Context) -> Mapping[str, Part]:
         """`scores[behaviour][weight name]` is (out, in), float32, `Directions` or `ExampleInputs`; gives a part for each name.
 
-        Other isolations may look at the same scores: read them only.
+        Of a `ModelAttribution` `scores[behaviour]` is what it gave. Other isolations may look at the same scores: read them only.
         """
         raise TypeError(f"{type(self).__name__} defines no isolate(scores, context)")
 
@@ -134,7 +164,7 @@ class Isolation:
 class Modification:
     """What is done to the region: a pure function from a weight's value and its part to the new value."""
 
-    needs: ClassVar[frozenset[Literal["base", "before"]]] = frozenset()
+    needs: ClassVar[frozenset[Literal["base", "before", "donor"]]] = frozenset()
 
     def edit(self, weight: Weight, part: Part, context: Context) -> Tensor:
         """The new value (out, in), computed in float32; the driver casts once and undoes it later."""

@@ -12,6 +12,7 @@ from annotated_types import Interval
 from pydantic import TypeAdapter, ValidationError
 
 from brittle_eval.errors import BrittleError
+from brittle_eval.methods import Unverified
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Option:
     def type(self) -> str:
         """The type in words."""
         return type_in_words(self.annotation)
+
+    @property
+    def unverified(self) -> bool:
+        """Whether its default is marked `UNVERIFIED`."""
+        return any(isinstance(extra, Unverified) for extra in getattr(self.annotation, "__metadata__", ()))
 
     @property
     def required(self) -> bool:
@@ -63,6 +69,11 @@ def options_of(cls: type) -> dict[str, Option]:
             default = field.default if make is dataclasses.MISSING else make()
             found[field.name] = Option(field.name, hints[field.name], default)
     return found
+
+
+def unverified(method: object) -> list[str]:
+    """`key=value` of a method's options whose defaults are unverified, whatever was given."""
+    return [f"{one.key}={getattr(method, name)}" for name, one in options_of(type(method)).items() if one.unverified]
 
 
 def type_in_words(annotation: Any) -> str:

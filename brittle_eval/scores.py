@@ -79,6 +79,14 @@ class ExampleInputs:
     """(examples, in), float32."""
 
 
+@dataclass(frozen=True, eq=False)
+class HiddenStates:
+    """The residual stream at the ends of one behaviour's prompts."""
+
+    values: Tensor
+    """(blocks + 1, examples, positions, width), float32: what enters each block, and what leaves the last one."""
+
+
 Scored = Tensor | Directions | ExampleInputs
 """What an attribution gives of one weight and behaviour."""
 

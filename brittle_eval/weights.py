@@ -98,7 +98,7 @@ class Coverage:
         for kind, units in found.get("units", {}).items():
             missing = units["left_out"]
             lines += [f"{units['count']} {kind}s" + (f"; left out: {missing[0]} (of {len(missing)} blocks)" if missing else "")]
-        return lines
+        return lines + list(found.get("notes", ()))
 
     def report(self) -> dict[str, Any]:
         """All of it, for a file: every parameter that no plan edits with the reason, and what each plan scored."""

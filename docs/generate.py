@@ -17,10 +17,10 @@ import click
 import yaml  # type: ignore[import-untyped]
 from click.testing import CliRunner
 
-from brittle_eval import cards, cli, hookspecs, methods, units
+from brittle_eval import cards, cli, hookspecs, methods, reading, scores, units
 from brittle_eval.evaluation.conditions import CONDITIONS
 from brittle_eval.listing import docstring
-from brittle_eval.options import options_of
+from brittle_eval.options import Option, options_of
 from brittle_eval.plugins import CONTRACTS, Entry, Plugins
 from brittle_eval.running.record import write_json
 from brittle_eval.running.row import row_schema
@@ -107,12 +107,16 @@ def _needs(entry: Entry) -> str:
 def option_table() -> str:
     """Every option of every built-in method."""
     rows = [
-        (f"`{entry.name}`", f"`{option.key}`", option.type, "required" if option.required else f"`{option.default}`")
+        (f"`{entry.name}`", f"`{option.key}`", _type(option), "required" if option.required else f"`{option.default}`")
         for kind in CONTRACTS
         for entry in _methods(kind)
         for option in options_of(_plugins().get(entry.kind, entry.name)).values()
     ]
     return _table(("method", "option", "type", "default"), rows)
+
+
+def _type(option: Option) -> str:
+    return option.type + (" (unverified)" if option.unverified else "")
 
 
 def recipe_table() -> str:
@@ -252,6 +256,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "isolation": lambda: _contracts(methods.Isolation, methods.Context, units.Unit, units.Member),
     "judge": lambda: _contracts(methods.Judge, methods.Record, methods.Verdict),
     "methods": method_table,
+    "model-attribution": lambda: _contracts(methods.ModelAttribution, scores.HiddenStates, reading.Reader, reading.Steering),
     "modification": lambda: _contracts(methods.Modification),
     "options": option_table,
     "presets": preset_table,

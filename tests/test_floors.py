@@ -14,12 +14,14 @@ ROOT = Path(brittle_eval.__file__).parents[1]
 FLOORS = (
     ("errors", "pages", "regions", "units", "scores"),
     (
+        "reading",
         "methods",
         "hookspecs",
         "options",
         "scope",
         "recipe",
         "stats",
+        "landscape",
         "coherence",
         "compliance",
         "backends",
@@ -61,6 +63,8 @@ FLOORS = (
         "isolate",
         "edit",
         "sequential",
+        "reader",
+        "whole_model",
         "controls",
         "compare",
     ),

@@ -65,6 +65,13 @@ def find_units(model: PreTrainedModel, addresses: Sequence[Address], kind: UnitK
     return units, left_out
 
 
+def find_writers(model: PreTrainedModel, addresses: Sequence[Address]) -> list[Address]:
+    """Those weights whose outputs join the residual stream, by name and width: after the heads, and where an MLP narrows."""
+    width = model.config.get_text_config().hidden_size
+    names = {*OUTPUTS, *(names[-1] for names in CHANNELS), DOWN}
+    return [one for one in addresses if one.path.rpartition(".")[2] in names and one.view(model).shape[0] == width]
+
+
 Parts = tuple[tuple[Member, ...], tuple[Member, ...], int, int]
 """Of a unit: its members, the shared ones, its group, and how many share."""
 

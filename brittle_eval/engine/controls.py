@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from brittle_eval.errors import BrittleError
 from brittle_eval.regions import Mask, Part, Projector, Region, Whole
-from brittle_eval.weights import Address
+from brittle_eval.weights import Address, digest
 
 Kind = Literal["random", "magnitude"]
 BINS = 64
@@ -37,23 +37,37 @@ def matched_control(
 ) -> Region:
     """A region with the same count in every weight; with `magnitude` also the same distribution of |W|, up to 64 quantiles.
 
-    For a projector a random subspace of the same rank; BrittleError where its magnitude should be matched: it has none.
+    For a projector a random subspace of the same rank, and one for all weights from which the region takes one subspace;
+    BrittleError where its magnitude should be matched: it has none.
     """
     parts: dict[str, Part] = {}
+    bases = _common(region, generator)
     for address in addresses:
         if address.name in region:
             part, value = region[address.name], address.view(model)
             if isinstance(part, Projector):
-                parts[address.name] = _subspace(kind, part, value, generator)
+                parts[address.name] = _subspace(kind, part, value, generator, bases)
             else:
                 parts[address.name] = _entries(kind, part, value, generator)
     return Region(parts)
 
 
-def _subspace(kind: Kind, part: Projector, value: Tensor, generator: torch.Generator) -> Projector:
+def _common(region: Region, generator: torch.Generator) -> dict[str, Tensor]:
+    """A random basis, by the digest of what it stands for, for every subspace that is taken of more than one weight."""
+    same: dict[str, list[Tensor]] = {}
+    for part in region.values():
+        if isinstance(part, Projector) and part.right is part.left and not part.complement:
+            same.setdefault(digest(part.left), []).append(part.left)
+    shapes = {key: found[0].shape for key, found in same.items() if len(found) > 1}
+    return {key: torch.linalg.qr(torch.randn(shape, generator=generator, dtype=torch.float64)).Q for key, shape in shapes.items()}
+
+
+def _subspace(kind: Kind, part: Projector, value: Tensor, generator: torch.Generator, bases: Mapping[str, Tensor]) -> Projector:
     """Uniform among the subspaces of this rank of what the weight can give; its complement where that is smaller."""
     if kind == "magnitude":
         raise BrittleError("no magnitude control of low-rank parts: ranks have no |W|; give --controls random:N")
+    if not part.complement and (common := bases.get(digest(part.left))) is not None:
+        return Projector.onto(part.shape, common)
     few = min(part.rank, min(part.shape) - part.rank)
     basis = torch.linalg.qr(torch.randn(min(part.shape), few, generator=generator, dtype=torch.float64)).Q
     if part.shape[0] > part.shape[1]:  # most directions of (out,) are none of the weight's: removing them would do nothing

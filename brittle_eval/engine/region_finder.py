@@ -20,8 +20,9 @@ from brittle_eval.engine.attribute import DATA, Pass
 from brittle_eval.engine.isolate import Wanted, find_regions, whole_region
 from brittle_eval.engine.kept import Kept
 from brittle_eval.engine.sequential import find_region_in_order
+from brittle_eval.engine.whole_model import find_whole
 from brittle_eval.errors import BrittleError
-from brittle_eval.methods import Context
+from brittle_eval.methods import Context, ModelAttribution
 from brittle_eval.progress import bar
 from brittle_eval.regions import Region
 from brittle_eval.running.base import stream
@@ -39,7 +40,7 @@ class _Wanted:
     chain: Chain
     file: Path
     header: dict[str, Any]
-    coverage: dict[str, Any] = field(default_factory=lambda: {"unreached": {}, "units": {}})
+    coverage: dict[str, Any] = field(default_factory=lambda: {"unreached": {}, "units": {}, "notes": []})
 
     @property
     def kept(self) -> Kept:
@@ -143,11 +144,25 @@ class RegionFinder:
         blocks = len({address.block for one in wanted for address in self.scoped[one.chain.name]})
         with bar(f"attributing {names}", blocks * sum(map(len, examples.values()))) as advance:
             how = Pass(session.lm.pad_id, memory=int(self.options.memory * 2**30), on_batch=advance, say=self.say)
+            if isinstance(chain.attribution, ModelAttribution):
+                yield from (self._whole(one, examples, how) for one in wanted)
+                return
             asked = [self._asked(one) for one in wanted]
             if chain.scope.order == "parallel":
                 yield from find_regions(session.model, chain.attribution, asked, examples, self.context, how)
             else:
                 yield self._in_order(chain, asked[0], examples, how)
+
+    def _whole(self, one: _Wanted, examples: Mapping[str, Sequence[Example]], how: Pass) -> Region | BrittleError:
+        """The region of an attribution that looks at the model as a whole."""
+        session, chain = self.session, one.chain
+        assert isinstance(chain.attribution, ModelAttribution) and chain.isolation is not None
+        context = replace(self.context, note=one.coverage["notes"].append)
+        asked = (examples, self.scoped[chain.name], session.addresses, context, session.fingerprint, how)
+        try:
+            return find_whole(session.model, chain.attribution, chain.isolation, *asked)
+        except BrittleError as error:
+            return error
 
     def _in_order(
         self, chain: Chain, asked: Wanted, examples: Mapping[str, Sequence[Example]], how: Pass
@@ -224,8 +239,8 @@ class RegionFinder:
         return Context(self.generator, self._weights, partial(self._units, {}))
 
     def _weights(self, which: str) -> Mapping[str, Tensor]:
-        if which == "base":
-            return self.session.base
+        if which in ("base", "donor"):
+            return self.session.base if which == "base" else self.session.donor
         raise BrittleError(f"no '{which}' weights outside a chain of modifications")
 
     def shares(self, region: Region) -> dict[str, float]:

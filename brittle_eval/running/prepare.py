@@ -22,6 +22,7 @@ from brittle_eval.evaluation.conditions import condition
 from brittle_eval.evaluation.cutting import bound
 from brittle_eval.judgement.judges import choose
 from brittle_eval.methods import Attribution, Isolation, Judge, Modification
+from brittle_eval.options import unverified
 from brittle_eval.organisms import organism
 from brittle_eval.organisms.organism import EMBEDDED
 from brittle_eval.plugins import Plugins
@@ -57,6 +58,7 @@ class Options:
     pairs: int = 128
     data: tuple[str, ...] = ()
     base: str | None = None
+    donor: str | None = None
     judges: tuple[str, ...] = ("wei2024", "refusal")
     stop_when_decided: bool = False
     stop_when: tuple[str, ...] = ()
@@ -89,10 +91,22 @@ class Chain:
     modifications: tuple[Modification, ...]
     scope: Scope
 
+    def needs(self, what: str) -> bool:
+        """Whether one of its modifications needs it."""
+        return any(what in modification.needs for modification in self.modifications)
+
     @property
     def folder(self) -> str:
         """A name for files."""
         return as_file(self.name)
+
+    @property
+    def unverified(self) -> list[str]:
+        """Options whose defaults nobody has verified, with their values."""
+        made = [method for method in (self.attribution, self.isolation, *self.modifications) if method]
+        return [
+            f"{one.name}.{text}" for one, method in zip(self.plan.components, made, strict=True) for text in unverified(method)
+        ]
 
 
 @dataclass(frozen=True)
@@ -128,6 +142,8 @@ def prepare(options: Options) -> Prepared:
     cards: dict[str, DatasetCard] = datasets(plugins)
     data.set_sources(data.from_options(cards, options.data, os.environ))
     chains = tuple(_chain(text, plugins) for text in dict.fromkeys(options.modify))
+    if options.donor is None and (in_need := [chain.name for chain in chains if chain.needs("donor")]):
+        raise BrittleError(f"'{in_need[0]}' needs a donor: give --donor PATH_OR_HUB_ID, a model of the same shape")
     card = None
     if options.model_args is None:
         card = models(plugins)[EMBEDDED]

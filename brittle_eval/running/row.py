@@ -53,6 +53,8 @@ class Row:
     plan: str
     model: str
     fingerprint: str
+    unverified: list[str] = field(default_factory=list)
+    """Options of the plan whose defaults nobody has verified, with their values."""
     region: dict[str, float] = field(default_factory=dict)
     tasks: list[TaskResult] = field(default_factory=list)
     data: dict[str, str] = field(default_factory=dict)

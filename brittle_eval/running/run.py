@@ -165,6 +165,7 @@ class Production:
             str(chain.plan) if chain else "none",
             self.prepared.model_name,
             fingerprint,
+            unverified=chain.unverified if chain else [],
             region=self.finder.shares(region) if kind != "unedited" else {},
             tasks=tasks,
             data=sources().digests(),

@@ -29,7 +29,7 @@ from brittle_eval.evaluation.stopping import Stopping
 from brittle_eval.evaluation.sweeping import sweep_values
 from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY, WIKITEXT
 from brittle_eval.progress import bar
-from brittle_eval.running.base import base_weights
+from brittle_eval.running.base import base_weights, donor_weights
 from brittle_eval.running.prepare import Prepared
 from brittle_eval.running.record import Role, RunFolder, TaskResult, read_lines
 from brittle_eval.running.task_options import check_metadata, settings_of, stopping, wikitext_pieces
@@ -157,6 +157,12 @@ class Session:
     def base(self) -> Mapping[str, Tensor]:
         """The base model's weights, for methods that need them."""
         weights: Mapping[str, Tensor] = self._shared("base", lambda: base_weights(self.prepared, self.model, self.addresses))
+        return weights
+
+    @property
+    def donor(self) -> Mapping[str, Tensor]:
+        """The donor's weights, for methods that transplant them."""
+        weights: Mapping[str, Tensor] = self._shared("donor", lambda: donor_weights(self.prepared, self.model, self.addresses))
         return weights
 
     @property

@@ -11,8 +11,10 @@ def brittle_attributions() -> dict[str, str]:
         "actsvd": "brittle_plugins.actsvd:ActSVD",
         "magnitude": "brittle_plugins.magnitude:Magnitude",
         "prompt-ends": "brittle_plugins.prompt_ends:PromptEnds",
+        "prompt-states": "brittle_plugins.prompt_states:PromptStates",
         "random": "brittle_plugins.random:Random",
         "snip": "brittle_plugins.snip:Snip",
+        "unit-variance": "brittle_plugins.unit_variance:UnitVariance",
         "wanda": "brittle_plugins.wanda:Wanda",
     }
 
@@ -20,9 +22,12 @@ def brittle_attributions() -> dict[str, str]:
 @hookimpl
 def brittle_isolations() -> dict[str, str]:
     return {
+        "band": "brittle_plugins.band:Band",
         "bottom": "brittle_plugins.bottom:Bottom",
         "bottom-mass": "brittle_plugins.bottom_mass:BottomMass",
         "bottom-ranks": "brittle_plugins.bottom_ranks:BottomRanks",
+        "direction": "brittle_plugins.direction:Direction",
+        "four-way": "brittle_plugins.four_way:FourWay",
         "orthogonal": "brittle_plugins.orthogonal:Orthogonal",
         "heads": "brittle_plugins.heads:Heads",
         "n-m": "brittle_plugins.n_m:NM",
@@ -39,7 +44,11 @@ def brittle_modifications() -> dict[str, str]:
     return {
         "ablate": "brittle_plugins.ablate:Ablate",
         "keep": "brittle_plugins.keep:Keep",
+        "merge": "brittle_plugins.merge:Merge",
+        "perturb": "brittle_plugins.perturb:Perturb",
+        "quantize": "brittle_plugins.quantize:Quantize",
         "restore": "brittle_plugins.restore:Restore",
+        "scale": "brittle_plugins.scale:Scale",
     }
 
 

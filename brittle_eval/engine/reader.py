@@ -1,0 +1,170 @@
+"""The reader of a loaded model: passes over prompts, with hooks at the decoder blocks and at what writes between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from brittle_eval.behaviour.calibration import Example, collate, input_device, logits_at
+from brittle_eval.engine.anatomy import find_writers
+from brittle_eval.engine.attribute import Pass
+from brittle_eval.errors import BrittleError
+from brittle_eval.reading import Steering
+from brittle_eval.weights import Address, decoder_blocks
+
+CLOSE = 1e-2
+"""How far, as a share of its norm, what a block adds may be from the sum of what its writers give."""
+
+Change = Callable[[Tensor], Tensor]
+
+
+class ModelReader:
+    """`Reader` of one plan: prompts of the behaviours, and the writers of the plan's scope."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        examples: Mapping[str, Sequence[Example]],
+        scope: Sequence[Address],
+        addresses: Sequence[Address],
+        how: Pass,
+    ) -> None:
+        self.model, self.examples, self.how = model, examples, how
+        self._blocks = [block for _, block in decoder_blocks(model)]
+        self._all = find_writers(model, addresses)
+        self.weights = {one.name: (one.block, (shape[0], shape[1])) for one in scope for shape in [one.view(model).shape]}
+        self._scope = [address for address in self._all if address in set(scope)]
+
+    @property
+    def blocks(self) -> int:
+        return len(self._blocks)
+
+    @property
+    def writers(self) -> dict[str, tuple[int, int]]:
+        return {address.name: (shape[0], shape[1]) for address in self._scope for shape in [address.view(self.model).shape]}
+
+    @cached_property
+    def left_out(self) -> list[str]:
+        outside, modules = len(self._all) - len(self._scope), self._modules
+        biased = sum(getattr(module, "bias", None) is not None for module in modules)
+        changed = [str(number) for number, plain in enumerate(self._plain()) if not plain]
+        lines = ["the embeddings"]
+        lines += [f"{outside} weights outside the plan's scope"] if outside else []
+        lines += [f"the biases of {biased} weights"] if biased else []
+        what = "what the known writers of blocks {} give is not just what these blocks add (norms after them, experts, others)"
+        return lines + ([what.format(", ".join(changed))] if changed else [])
+
+    @property
+    def _modules(self) -> list[nn.Module]:
+        """The modules of all writers but experts, whose outputs no hook sees."""
+        return [self.model.get_submodule(address.module) for address in self._all if address.expert is None]
+
+    def _plain(self) -> list[bool]:
+        """Whether each block adds to the stream just what its writers give, as a short prompt shows."""
+        prompts = [example for known in self.examples.values() for example in _prompts(known)]
+        shortest, given = [min(prompts, key=lambda prompt: len(prompt.ids))], [torch.zeros(())] * self.blocks
+
+        def add(block: int, output: Tensor) -> None:
+            given[block] = given[block] + output.float()
+
+        with ExitStack() as stack:
+            for address in (address for address in self._all if address.expert is None):
+                module = self.model.get_submodule(address.module)
+                hook = lambda _, args, output, block=address.block: add(block, output)  # noqa: E731
+                stack.callback(module.register_forward_hook(hook).remove)
+            stream = torch.stack(next(states for states, _ in self._passes(shortest))).float()
+        added = stream[1:] - stream[:-1]
+        sums = [part if part.ndim else torch.zeros_like(added[0]) for part in given]
+        pairs = [(own, part.to(own.device).reshape(own.shape)) for own, part in zip(added, sums, strict=True)]
+        return [bool((own - part).norm() <= CLOSE * own.norm()) for own, part in pairs]
+
+    def states(self, behaviour: str, positions: int) -> Tensor:
+        prompts = _prompts(self.examples[behaviour])
+        if (shortest := min((len(prompt.ids) for prompt in prompts), default=positions)) < positions:
+            raise BrittleError(
+                f"{positions} positions at prompt ends were asked for, but a prompt has {shortest} tokens: ask for fewer"
+            )
+        found = []
+        for streams, lengths in self._passes(prompts):
+            rows = torch.arange(len(lengths))[:, None]
+            places = torch.tensor(lengths)[:, None] - positions + torch.arange(positions)
+            found.append(torch.stack([stream[rows, places].float().cpu() for stream in streams]))
+            self.how.on_batch(len(lengths) * self.blocks)
+        return torch.cat(found, dim=1)
+
+    def _passes(self, prompts: Sequence[Example]) -> Iterator[tuple[list[Tensor], list[int]]]:
+        """For each batch the stream in front of every block and behind the last, (batch, longest, width), and prompt lengths."""
+        for start in range(0, len(prompts), self.how.batch_size):
+            batch, caught = prompts[start : start + self.how.batch_size], list[Tensor]()
+            ids, mask, _ = collate(batch, self.how.pad_id, input_device(self.model))
+            keep: Change = lambda stream, caught=caught: caught.append(stream.detach()) or stream  # type: ignore[misc]  # noqa: E731
+            with ExitStack() as stack, torch.no_grad():
+                for block in self._blocks:
+                    _before(stack, block, keep)
+                _behind(stack, self._blocks[-1], keep)
+                self.model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
+            width = caught[0].shape[-1]
+            yield [stream.reshape(*ids.shape, width).clone() for stream in caught], [len(prompt.ids) for prompt in batch]
+
+    @property
+    def ending(self) -> int:
+        prompts = [prompt.ids[::-1] for known in self.examples.values() for prompt in _prompts(known)]
+        low, high = min(prompts), max(prompts)
+        return next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+
+    def next_tokens(self, behaviour: str, examples: Sequence[int], steering: Steering | None = None) -> Tensor:
+        prompts = _prompts([self.examples[behaviour][index] for index in examples])
+        found = []
+        with self._steered(steering or Steering()), torch.no_grad():
+            for start in range(0, len(prompts), self.how.batch_size):
+                ids, mask, _ = collate(prompts[start : start + self.how.batch_size], self.how.pad_id, input_device(self.model))
+                last = mask.cumsum(1).eq(mask.sum(1, keepdim=True)) & mask.bool()
+                found.append(logits_at(self.model, ids, mask, last).log_softmax(-1).cpu())
+        return torch.cat(found)
+
+    @contextmanager
+    def _steered(self, steering: Steering) -> Iterator[None]:
+        with ExitStack() as stack:
+            if steering.add is not None:
+                _before(stack, self._blocks[steering.block], lambda x, v=steering.add: x + v.to(x))  # type: ignore[misc]
+            if steering.ablate is not None:
+                project: Change = lambda x, r=steering.ablate: x - (x @ r.to(x))[..., None] * r.to(x)  # type: ignore[misc]  # noqa: E731
+                for block in self._blocks:
+                    _before(stack, block, project)
+                for module in self._modules:
+                    _behind(stack, module, project)
+                _behind(stack, self._blocks[-1], project)
+            yield
+
+    def first_tokens(self, behaviour: str) -> list[int]:
+        return [example.ids[example.start] for example in self.examples[behaviour]]
+
+
+def _prompts(examples: Sequence[Example]) -> list[Example]:
+    return [Example(example.ids[: example.start], example.start) for example in examples]
+
+
+def _before(stack: ExitStack, block: nn.Module, change: Change) -> None:
+    """Change the hidden states that a block is called with."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": change(kwargs["hidden_states"])}
+
+    stack.callback(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+
+def _behind(stack: ExitStack, module: nn.Module, change: Change) -> None:
+    """Change what a module gives, or the first of what it gives."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
+
+    stack.callback(module.register_forward_hook(hook).remove)
