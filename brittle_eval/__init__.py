@@ -22,11 +22,15 @@ if TYPE_CHECKING:
         Record,
         Seen,
         Share,
+        Tuning,
         Verdict,
         Weight,
     )
     from brittle_eval.regions import Mask, Part, Projector, Region, Whole, chance_overlap, overlap
     from brittle_eval.scores import Compare, Directions, ExampleInputs, highest, select, share
+    from brittle_eval.tuning.checkpoint import Checkpoint
+    from brittle_eval.tuning.hold import Hold, Rule
+    from brittle_eval.tuning.train import Training, fine_tune
     from brittle_eval.units import Member, Unit, UnitKind, unit_mask
 
 __version__ = "0.1.0"
@@ -35,10 +39,12 @@ __all__ = [
     "Attribution",
     "BrittleError",
     "CannotRun",
+    "Checkpoint",
     "Compare",
     "Context",
     "Directions",
     "ExampleInputs",
+    "Hold",
     "Isolation",
     "Judge",
     "Mask",
@@ -49,8 +55,11 @@ __all__ = [
     "Ranks",
     "Record",
     "Region",
+    "Rule",
     "Seen",
     "Share",
+    "Training",
+    "Tuning",
     "Unit",
     "UnitKind",
     "UnknownName",
@@ -58,6 +67,7 @@ __all__ = [
     "Weight",
     "Whole",
     "chance_overlap",
+    "fine_tune",
     "highest",
     "hookimpl",
     "overlap",
@@ -73,6 +83,9 @@ _HOME = {
     "hookspecs": ("hookimpl",),
     "regions": ("Mask", "Part", "Projector", "Region", "Whole", "chance_overlap", "overlap"),
     "scores": ("Compare", "Directions", "ExampleInputs", "highest", "select", "share"),
+    "tuning.checkpoint": ("Checkpoint",),
+    "tuning.hold": ("Hold", "Rule"),
+    "tuning.train": ("Training", "fine_tune"),
     "units": ("Member", "Unit", "UnitKind", "unit_mask"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

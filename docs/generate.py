@@ -250,7 +250,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "isolation": lambda: _contracts(methods.Isolation, methods.Context, units.Unit, units.Member),
     "judge": lambda: _contracts(methods.Judge, methods.Record, methods.Verdict),
     "methods": method_table,
-    "modification": lambda: _contracts(methods.Modification),
+    "modification": lambda: _contracts(methods.Modification, methods.Tuning),
     "options": option_table,
     "presets": preset_table,
     "recipes": recipe_table,

@@ -67,6 +67,7 @@ def _typed() -> frozenset[str]:
 )
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="A local file for a data set.")
 @click.option("--base", help="Base model (before safety training): path or hub id.")
+@click.option("--donor", help="A model of the same shape for `transplant`: path or hub id.")
 @click.option("--judge", "judges", callback=_names, default="wei2024,refusal", show_default=True)
 @click.option("--stop-when-decided", is_flag=True, help="Stop an answer once every judge's verdict on it is final.")
 @click.option("--plugin", "plugins", multiple=True, type=FILE, help="Add a plugin file.")

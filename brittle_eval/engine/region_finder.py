@@ -124,8 +124,8 @@ class RegionFinder:
         return Context(self.generator, self._weights, self._units)
 
     def _weights(self, which: str) -> Mapping[str, Tensor]:
-        if which == "base":
-            return self.session.base
+        if which in ("base", "donor"):
+            return self.session.base if which == "base" else self.session.donor
         raise BrittleError(f"no '{which}' weights outside a chain of modifications")
 
     def shares(self, region: Region) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Weights of the base model (before its safety training), for methods that compare with it or restore from it."""
+"""Weights of other models: the base (before its safety training), to compare with or restore from, and a donor."""
 
 from __future__ import annotations
 
@@ -25,26 +25,33 @@ def base_weights(prepared: Prepared, model: PreTrainedModel, addresses: Sequence
     return weights_of(path, model, addresses)
 
 
-def weights_of(path: str, model: PreTrainedModel, addresses: Sequence[Address]) -> Mapping[str, Tensor]:
-    """The weights of the base model at `path` as (out, in) by name, on the devices of the model's own."""
+def donor_weights(prepared: Prepared, model: PreTrainedModel, addresses: Sequence[Address]) -> Mapping[str, Tensor]:
+    """The weights of `--donor` as (out, in) by name; BrittleError as for a base."""
+    if prepared.options.donor is None:
+        raise BrittleError("a method of this plan needs a donor: give --donor PATH_OR_HUB_ID, a model of the same shape")
+    return weights_of(prepared.options.donor, model, addresses, "donor")
+
+
+def weights_of(path: str, model: PreTrainedModel, addresses: Sequence[Address], what: str = "base") -> Mapping[str, Tensor]:
+    """The weights of the model at `path` as (out, in) by name, on the devices of the model's own."""
     try:
-        base = AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype)
+        other = AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype)
     except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0][:200]
-        raise BrittleError(f"cannot load the base model {path}: {first}") from error
+        raise BrittleError(f"cannot load the {what} model {path}: {first}") from error
     weights = {}
     for address in addresses:
         try:
-            value = address.view(base)
+            value = address.view(other)
         except (AttributeError, IndexError):
             raise BrittleError(
-                f"the base model {path} has no weight {address.name}: give a base of the same architecture"
+                f"the {what} model {path} has no weight {address.name}: give a {what} of the same architecture"
             ) from None
         own = address.view(model)
         if value.shape != own.shape:
             raise BrittleError(
-                f"the base model {path} has {address.name} of shape {tuple(value.shape)}, the model {tuple(own.shape)}: "
-                "give a base of the same shape"
+                f"the {what} model {path} has {address.name} of shape {tuple(value.shape)}, the model {tuple(own.shape)}: "
+                f"give a {what} of the same shape"
             )
         weights[address.name] = value.to(own.device)
     return weights

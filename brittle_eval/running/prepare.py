@@ -55,6 +55,7 @@ class Options:
     pairs: int = 128
     data: tuple[str, ...] = ()
     base: str | None = None
+    donor: str | None = None
     judges: tuple[str, ...] = ("wei2024", "refusal")
     stop_when_decided: bool = False
     plugins: tuple[Path, ...] = ()
@@ -84,6 +85,10 @@ class Chain:
     isolation: Isolation | None
     modifications: tuple[Modification, ...]
     scope: Scope
+
+    def needs(self, what: str) -> bool:
+        """Whether one of its modifications needs it."""
+        return any(what in modification.needs for modification in self.modifications)
 
     @property
     def folder(self) -> str:
@@ -121,6 +126,8 @@ def prepare(options: Options) -> Prepared:
     cards: dict[str, DatasetCard] = datasets(plugins)
     data.set_sources(data.from_options(cards, options.data, os.environ))
     chains = tuple(_chain(text, plugins) for text in dict.fromkeys(options.modify))
+    if options.donor is None and (in_need := [chain.name for chain in chains if chain.needs("donor")]):
+        raise BrittleError(f"'{in_need[0]}' needs a donor: give --donor PATH_OR_HUB_ID, a model of the same shape")
     card = None
     if options.model_args is None:
         card = models(plugins)[EMBEDDED]
@@ -177,6 +184,10 @@ def _chain(text: str, plugins: Plugins) -> Chain:
         if chain.isolation is None:
             raise BrittleError(f"'{chain.name}' has an order but no attribution that could follow it: remove order=sequential")
         check_order(chain.isolation)
+        if any(modification.trains for modification in chain.modifications):
+            raise BrittleError(
+                f"'{chain.name}' edits block by block, but a training takes the whole model at once: remove order=sequential"
+            )
     return chain
 
 

@@ -26,7 +26,7 @@ from brittle_eval.evaluation.sweeping import sweep_values
 from brittle_eval.judgement.judging import decided
 from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY, WIKITEXT
 from brittle_eval.progress import bar
-from brittle_eval.running.base import base_weights
+from brittle_eval.running.base import base_weights, donor_weights
 from brittle_eval.running.prepare import Prepared
 from brittle_eval.running.record import RunFolder, TaskResult, read_lines
 from brittle_eval.weights import Fingerprint, find_weights
@@ -137,6 +137,11 @@ class Session:
     def base(self) -> Mapping[str, Tensor]:
         """The base model's weights, for methods that need them."""
         return base_weights(self.prepared, self.model, self.addresses)
+
+    @cached_property
+    def donor(self) -> Mapping[str, Tensor]:
+        """The donor's weights, for methods that transplant them."""
+        return donor_weights(self.prepared, self.model, self.addresses)
 
     @cached_property
     def reference(self) -> Reference:
