@@ -37,8 +37,11 @@ def brittle_isolations() -> dict[str, str]:
 def brittle_modifications() -> dict[str, str]:
     return {
         "ablate": "brittle_plugins.ablate:Ablate",
+        "finetune": "brittle_plugins.finetune:Finetune",
         "keep": "brittle_plugins.keep:Keep",
         "restore": "brittle_plugins.restore:Restore",
+        "rewind": "brittle_plugins.rewind:Rewind",
+        "transplant": "brittle_plugins.transplant:Transplant",
     }
 
 
