@@ -110,3 +110,16 @@ def test_the_benchmark_of_attacks_runs_and_sees_what_lm_eval_sees(tmp_path: Path
     assert all(found[key] > 0 for key in speedups)
     assert "the project's own prompts: 3 prompts (edited: 2), 24 tokens, batches of 4" in done.stdout
     assert "advbench_decoding, 15 answers: lm-eval" in done.stdout and "advbench_suffix, 3 answers: stopped" in done.stdout
+
+
+def test_the_benchmark_of_fine_tunes_runs_and_keeps_other_keys(tmp_path: Path) -> None:
+    """A tiny model: whether it runs, and what it writes; no number of it means anything."""
+    output = tmp_path / "bench.json"
+    output.write_text('{"other": 1}')
+    command = [sys.executable, str(FOLDER / "finetune.py"), "--smoke", f"--output={output}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(output.read_text())
+    masked = {"masked_finetune_over_plain", "masked_finetune_peak_over_plain", "masked_lora_over_lora"}
+    assert found.keys() == masked | {"other", "lora_finetune_seconds"}
+    assert all(value > 0 for value in found.values()) and "masked-lora" in done.stdout
