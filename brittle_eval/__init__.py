@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from brittle_eval.scores import Compare, Directions, ExampleInputs, highest, select, share
     from brittle_eval.tuning.checkpoint import Checkpoint
     from brittle_eval.tuning.hold import Hold, Rule
-    from brittle_eval.tuning.train import Training, fine_tune
+    from brittle_eval.tuning.train import Training, fine_tune, response_losses
     from brittle_eval.units import Member, Unit, UnitKind, unit_mask
 
 __version__ = "0.1.0"
@@ -71,6 +71,7 @@ __all__ = [
     "highest",
     "hookimpl",
     "overlap",
+    "response_losses",
     "select",
     "share",
     "sources",
@@ -85,7 +86,7 @@ _HOME = {
     "scores": ("Compare", "Directions", "ExampleInputs", "highest", "select", "share"),
     "tuning.checkpoint": ("Checkpoint",),
     "tuning.hold": ("Hold", "Rule"),
-    "tuning.train": ("Training", "fine_tune"),
+    "tuning.train": ("Training", "fine_tune", "response_losses"),
     "units": ("Member", "Unit", "UnitKind", "unit_mask"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -35,13 +35,18 @@ class Training:
     seed: int = 0
 
 
-def response_loss(model: PreTrainedModel, batch: Sequence[Example], pad_id: int, opening: float = 1.0) -> Tensor:
-    """Weighted mean over the batch's response tokens of `−log p(token | everything before)`, in nats."""
+def response_losses(model: PreTrainedModel, batch: Sequence[Example], pad_id: int) -> tuple[Tensor, Tensor]:
+    """`−log p(token | everything before)`, in nats, of the batch's response tokens in order, and each one's number from 1."""
     ids, mask, responses = collate(batch, pad_id, input_device(model))
     labels = ids[:, 1:][responses[:, 1:]]
     logits = logits_at(model, ids, mask, predicting(responses))
     losses = torch.nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="none")
-    number = responses.cumsum(dim=1)[:, 1:][responses[:, 1:]]
+    return losses, responses.cumsum(dim=1)[:, 1:][responses[:, 1:]].to(losses.device)
+
+
+def response_loss(model: PreTrainedModel, batch: Sequence[Example], pad_id: int, opening: float = 1.0) -> Tensor:
+    """Weighted mean over the batch's response tokens of `−log p(token | everything before)`, in nats."""
+    losses, number = response_losses(model, batch, pad_id)
     weights = torch.where(number <= OPENING_TOKENS, opening, 1.0).to(losses)
     return (losses * weights).sum() / weights.sum()
 

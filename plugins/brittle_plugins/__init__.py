@@ -37,10 +37,13 @@ def brittle_isolations() -> dict[str, str]:
 def brittle_modifications() -> dict[str, str]:
     return {
         "ablate": "brittle_plugins.ablate:Ablate",
+        "adapter": "brittle_plugins.adapter:Adapter",
+        "extrapolate": "brittle_plugins.extrapolate:Extrapolate",
         "finetune": "brittle_plugins.finetune:Finetune",
         "keep": "brittle_plugins.keep:Keep",
         "restore": "brittle_plugins.restore:Restore",
         "rewind": "brittle_plugins.rewind:Rewind",
+        "safe-lora": "brittle_plugins.safe_lora:SafeLoRA",
         "transplant": "brittle_plugins.transplant:Transplant",
     }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Interval
 
 from brittle_eval import BrittleError, Checkpoint, Hold, Modification, Share, Training, fine_tune
+from brittle_plugins.few_tokens_deep import few_tokens_deep
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,7 +33,8 @@ class Finetune(Modification):
     weight decay included. `lora-rank` 0 trains in full: all parameters, or with `weights=blocks` the linear weights of the
     blocks. Above 0 it is the rank of LoRA pairs B A on these linear weights (scale `lora-alpha` / rank); their effective update
     is `BA − P(BA)` in every forward pass of the training and where they are merged. `opening` weights a response's first four
-    tokens, `warmup` is a share of the steps. `seed`, added to the run's, draws pairs, their order, and LoRA's start.
+    tokens; `loss=few-tokens-deep` holds its first five near the model before the training instead. `warmup` is a share of the
+    steps. `seed`, added to the run's, draws pairs, their order, and LoRA's start.
 
     BrittleError where nothing is left to train, for fewer pairs than `n`, and where the loss is no number.
     """
@@ -49,7 +51,12 @@ class Finetune(Modification):
     weight_decay: NotNegative = 0.0
     warmup: Share = 0.05
     opening: Positive = 1.0
+    loss: Literal["mean", "few-tokens-deep"] = "mean"
     seed: Rank = 0
+
+    def __post_init__(self) -> None:
+        if self.loss != "mean" and self.opening != 1:
+            raise ValueError(f"opening={self.opening:g} weights the tokens of loss=mean; give one of the two")
 
     @property
     def asks_region(self) -> bool:
@@ -84,9 +91,12 @@ class Finetune(Modification):
             opening=self.opening,
             seed=tuning.seed + self.seed,
         )
+        loss_of = few_tokens_deep(model, examples, tuning.pad_id) if self.loss == "few-tokens-deep" else None
         steps = self.epochs * -(-len(examples) // self.batch)
         with tuning.progress(f"fine-tuning on {self.on}", steps) as advance:
-            return fine_tune(model, examples, settings, tuning.pad_id, lambda *_: advance(1), hold, Checkpoint(tuning.folder))
+            return fine_tune(
+                model, examples, settings, tuning.pad_id, lambda *_: advance(1), hold, Checkpoint(tuning.folder), loss_of
+            )
 
 
 @contextmanager
@@ -97,22 +107,15 @@ def adapted(model: PreTrainedModel, settings: Finetune, hold: Hold, tuning: Tuni
     weight's size. Fused experts are no linear modules and stay as they are.
     """
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     names = [name for name in tuning.start if not name.endswith("]") and model.get_parameter(name).requires_grad]
     modules = [name.removesuffix(".weight") for name in names]
     if not modules:
         raise BrittleError("no weight is left to train: no linear weight is outside the region; lower q, or give lora-rank=0")
-    transposed = any(type(model.get_submodule(module)).__name__ == "Conv1D" for module in modules)
-    config = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # peft divides it by the rank
-        target_modules=modules,
-        fan_in_fan_out=transposed,
-    )
     with torch.random.fork_rng():
         torch.manual_seed(tuning.seed + settings.seed)
-        pairs = get_peft_model(model, config)
+        pairs = get_peft_model(model, _config(model, modules, settings))
     layers = {name: model.get_submodule(module) for name, module in zip(names, modules, strict=True)}
     handles = [layer.register_forward_hook(partial(_held, hold, name)) for name, layer in layers.items()]
 
@@ -128,6 +131,17 @@ def adapted(model: PreTrainedModel, settings: Finetune, hold: Hold, tuning: Tuni
         for handle in handles:
             handle.remove()
         pairs.unload()
+
+
+def _config(model: PreTrainedModel, modules: Sequence[str], settings: Finetune) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # peft divides it by the rank
+        target_modules=list(modules),
+        fan_in_fan_out=any(type(model.get_submodule(module)).__name__ == "Conv1D" for module in modules),
+    )
 
 
 def _change(layer: Any) -> Tensor:
