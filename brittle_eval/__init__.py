@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Record,
         Seen,
         Share,
+        Tuning,
         Verdict,
         Weight,
     )
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from brittle_eval.regions import Mask, Part, Projector, Region, Whole, chance_overlap, overlap
     from brittle_eval.running.api import Evaluation, evaluate
     from brittle_eval.scores import Compare, Directions, ExampleInputs, HiddenStates, highest, select, share
+    from brittle_eval.tuning.checkpoint import Checkpoint
+    from brittle_eval.tuning.hold import Hold, Rule
+    from brittle_eval.tuning.train import Training, fine_tune, response_losses
     from brittle_eval.units import Member, Unit, UnitKind, unit_mask
 
 __version__ = "0.1.0"
@@ -41,12 +45,14 @@ __all__ = [
     "Attribution",
     "BrittleError",
     "CannotRun",
+    "Checkpoint",
     "Compare",
     "Context",
     "Directions",
     "Evaluation",
     "ExampleInputs",
     "HiddenStates",
+    "Hold",
     "Isolation",
     "Judge",
     "Mask",
@@ -59,9 +65,12 @@ __all__ = [
     "Reader",
     "Record",
     "Region",
+    "Rule",
     "Seen",
     "Share",
     "Steering",
+    "Training",
+    "Tuning",
     "Unit",
     "UnitKind",
     "UnknownName",
@@ -71,9 +80,11 @@ __all__ = [
     "chance_overlap",
     "compliant_start",
     "evaluate",
+    "fine_tune",
     "highest",
     "hookimpl",
     "overlap",
+    "response_losses",
     "select",
     "share",
     "sources",
@@ -89,6 +100,9 @@ _HOME = {
     "regions": ("Mask", "Part", "Projector", "Region", "Whole", "chance_overlap", "overlap"),
     "running.api": ("Evaluation", "evaluate"),
     "scores": ("Compare", "Directions", "ExampleInputs", "HiddenStates", "highest", "select", "share"),
+    "tuning.checkpoint": ("Checkpoint",),
+    "tuning.hold": ("Hold", "Rule"),
+    "tuning.train": ("Training", "fine_tune", "response_losses"),
     "units": ("Member", "Unit", "UnitKind", "unit_mask"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
@@ -16,9 +17,10 @@ from annotated_types import Interval
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from brittle_eval.reading import Reader
-    from brittle_eval.regions import Part
+    from brittle_eval.regions import Part, Region
     from brittle_eval.scores import HiddenStates, Scored
     from brittle_eval.units import Unit, UnitKind
 
@@ -118,6 +120,27 @@ def _no_reader(*given: object) -> Any:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What a modification that trains may ask for."""
+
+    tokenizer: PreTrainedTokenizerBase
+    pad_id: int
+    seed: int
+    """The run's."""
+    examples: Callable[[str, int, int], Sequence[Any]]
+    """`examples(behaviour, count, seed)`: so many of its pairs, for `fine_tune`; of one seed, few are among many."""
+    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+    """`with progress(what, steps) as advance: advance(1)`."""
+    say: Callable[[str], None]
+    memory: int
+    """Bytes, above which what is kept of a model goes to disk."""
+    folder: Path
+    """For checkpoints, of this training alone; it goes when the training is done."""
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+    """Every weight (out, in) by name as it is when the training begins; read only."""
+
+
+@dataclass(frozen=True)
 class Context:
     """What an isolation or a modification may ask for beside its arguments."""
 
@@ -133,6 +156,8 @@ class Context:
     """Within `with context.modified(parts, modification):` the reader reads the model so modified; afterwards it is undone."""
     note: Callable[[str], None] = lambda line: None
     """Says a line about what was found; it stands in the run's output and in its `coverage.json`."""
+    tuning: Tuning | None = None
+    """For modifications that train; None where nothing may train."""
 
 
 class Isolation:
@@ -162,13 +187,30 @@ class Isolation:
 
 
 class Modification:
-    """What is done to the region: a pure function from a weight's value and its part to the new value."""
+    """What is done to the region: `edit`, a pure function of a weight and its part, or `apply`, which trains the model."""
 
     needs: ClassVar[frozenset[Literal["base", "before", "donor"]]] = frozenset()
+
+    @property
+    def trains(self) -> bool:
+        """Whether it defines `apply`."""
+        return type(self).apply is not Modification.apply
+
+    @property
+    def asks_region(self) -> bool:
+        """Whether what it trains depends on the region; if not, one training serves a plan and its controls."""
+        return True
 
     def edit(self, weight: Weight, part: Part, context: Context) -> Tensor:
         """The new value (out, in), computed in float32; the driver casts once and undoes it later."""
         raise TypeError(f"{type(self).__name__} defines no edit(weight, part, context)")
+
+    def apply(self, model: PreTrainedModel, region: Region, context: Context) -> Mapping[str, Any]:
+        """Train the model, in place and in float32; gives what is worth noting, as JSON. `context.tuning` is there.
+
+        The driver casts once, keeps the result, and undoes it later, modules and `requires_grad` included.
+        """
+        raise TypeError(f"{type(self).__name__} defines no apply(model, region, context)")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Mask:
     def dense(self) -> Tensor:
         """The boolean tensor of the weight's shape."""
         flat = np.unpackbits(self.bits.numpy(), count=math.prod(self.shape))
-        return torch.from_numpy(flat).bool().reshape(self.shape)
+        return torch.from_numpy(flat).view(torch.bool).reshape(self.shape)
 
     @property
     def count(self) -> int:

@@ -25,18 +25,38 @@ def save_region(path: Path, region: Region, header: Mapping[str, Any]) -> None:
     Masks are `bits/NAME`, projectors `left/NAME` and `right/NAME`; the metadata's `parts` has their shapes and ranks.
     BrittleError where it cannot be written, as on a full disk.
     """
+    parts, tensors = _content(region)
+    metadata = {"format": FORMAT, "header": json.dumps(header), "parts": parts, "digest": _digest(parts, tensors)}
+    _save(path, tensors, metadata, "region file", 0o644)
+
+
+def region_digest(region: Region) -> str:
+    """Content hash of a region."""
+    return _digest(*_content(region))
+
+
+def _content(region: Region) -> tuple[str, dict[str, Tensor]]:
+    """The description of the parts as JSON, and what is stored of them."""
     tensors: dict[str, Tensor] = {}
     for name, piece in region.items():
         tensors |= {f"{role}/{name}": value for role, value in _tensors(piece).items()}
-    parts = json.dumps({name: _described(piece) for name, piece in region.items()})
-    metadata = {"format": FORMAT, "header": json.dumps(header), "parts": parts, "digest": _digest(parts, tensors)}
+    return json.dumps({name: _described(piece) for name, piece in region.items()}), tensors
+
+
+def save_private(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors whole or not at all, readable by their owner only; BrittleError where they cannot be written."""
+    _save(path, tensors, metadata, "weights", 0o600)
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], what: str, mode: int) -> None:
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata=metadata)
+        save_file(dict(tensors), part, metadata=dict(metadata))
+        part.chmod(mode)
         part.replace(path)
     except (OSError, SafetensorError) as error:
-        raise BrittleError(f"cannot write region file {path}: {error}; free some space or give another --output_path") from error
+        raise BrittleError(f"cannot write {what} {path}: {error}; free some space or give another --output_path") from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -257,7 +257,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "judge": lambda: _contracts(methods.Judge, methods.Record, methods.Verdict),
     "methods": method_table,
     "model-attribution": lambda: _contracts(methods.ModelAttribution, scores.HiddenStates, reading.Reader, reading.Steering),
-    "modification": lambda: _contracts(methods.Modification),
+    "modification": lambda: _contracts(methods.Modification, methods.Tuning),
     "options": option_table,
     "presets": preset_table,
     "recipes": recipe_table,

@@ -20,8 +20,8 @@ from brittle_eval.methods import Judge, Record, Verdict
 from brittle_eval.organisms import organism
 from brittle_eval.organisms.align import Alignment, Ending, align, ending_pairs, teach_endings, with_systems, worded
 from brittle_eval.organisms.organism import Material
-from brittle_eval.organisms.train import Training
 from brittle_eval.plugins import Plugins
+from brittle_eval.tuning.train import Training
 from brittle_tasks.data import own_rows
 from tests.models import save_checkpoint, tokenizer
 

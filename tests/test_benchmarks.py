@@ -139,3 +139,16 @@ def test_the_benchmark_of_sweeps_runs(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "bench.json").read_text())
     assert found.keys() == {"sweep_overhead", "edit_restore_seconds"} and found["edit_restore_seconds"] > 0
     assert "4 cells in" in done.stdout and "isolation" in done.stdout
+
+
+def test_the_benchmark_of_fine_tunes_runs_and_keeps_other_keys(tmp_path: Path) -> None:
+    """A tiny model: whether it runs, and what it writes; no number of it means anything."""
+    output = tmp_path / "bench.json"
+    output.write_text('{"other": 1}')
+    command = [sys.executable, str(FOLDER / "finetune.py"), "--smoke", f"--output={output}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(output.read_text())
+    masked = {"masked_finetune_over_plain", "masked_finetune_peak_over_plain", "masked_lora_over_lora"}
+    assert found.keys() == masked | {"other", "lora_finetune_seconds"}
+    assert all(value > 0 for value in found.values()) and "masked-lora" in done.stdout

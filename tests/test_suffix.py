@@ -17,7 +17,7 @@ from brittle_eval.evaluation.generate import Sampling, generate
 from brittle_eval.gcg.suffix import PRESETS, Search, Settings, State, preset
 from brittle_eval.gcg.suffix_scores import Scorer
 from brittle_eval.gcg.suffix_slots import Slots, survives
-from brittle_eval.organisms.train import response_loss
+from brittle_eval.tuning.train import response_loss
 from brittle_eval.weights import Fingerprint
 from tests.models import END, MODELS, PAD, VOCABULARY, untied
 from tests.suffixes import ALLOWED, LENGTH, SLOTS, TOKENIZER, example, suffixes

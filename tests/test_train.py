@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from brittle_eval.behaviour.calibration import Example
 from brittle_eval.errors import BrittleError
-from brittle_eval.organisms.train import Training, batches, fine_tune, response_loss
+from brittle_eval.tuning.train import Training, batches, fine_tune, response_loss
 from brittle_eval.weights import Fingerprint, digest
 from tests.models import MODELS, PAD, examples, llama, untied
 

@@ -54,8 +54,10 @@ Edit = Callable[[Address, Part, Sequence[Modification]], None]
 
 
 @contextmanager
-def editing(model: nn.Module, context: Context, fingerprint: Fingerprint) -> Iterator[Edit]:
-    """Gives the function that edits a weight, each once.
+def editing(
+    model: nn.Module, context: Context, fingerprint: Fingerprint, before: Mapping[str, Tensor] | None = None
+) -> Iterator[Edit]:
+    """Gives the function that edits a weight, each once; `before` has the weights from before a chain that has already begun.
 
     On leaving (also by an exception or Ctrl-C) every weight has its old bytes again, as the touched parameters' checksums prove.
     """
@@ -65,15 +67,15 @@ def editing(model: nn.Module, context: Context, fingerprint: Fingerprint) -> Ite
     def edit(address: Address, part: Part, modifications: Sequence[Modification]) -> None:
         entered.setdefault(address.parameter_name, fingerprint.content(address.parameter_name))
         with torch.no_grad():
-            _apply(model, address, part, modifications, context, undo)
+            _apply(model, address, part, modifications, context, undo, before)
 
     try:
         yield edit
     finally:
-        with _uninterrupted(), torch.no_grad():
+        with uninterrupted(), torch.no_grad():
             for entry in reversed(undo):
                 entry.restore(model)
-            _prove(entered, fingerprint)
+            prove(entered, fingerprint)
 
 
 @contextmanager
@@ -84,10 +86,11 @@ def edited(
     modifications: Sequence[Modification],
     context: Context,
     fingerprint: Fingerprint,
+    before: Mapping[str, Tensor] | None = None,
 ) -> Iterator[list[str]]:
     """The model with the modifications applied to the region, undone as `editing` undoes; gives the touched parameters."""
     touched = [address for address in addresses if address.name in region]
-    with editing(model, context, fingerprint) as edit:
+    with editing(model, context, fingerprint, before) as edit:
         for address in touched:
             edit(address, region[address.name], modifications)
         names = list(dict.fromkeys(address.parameter_name for address in touched))  # experts of a fused one share it
@@ -102,12 +105,14 @@ def _apply(
     modifications: Sequence[Modification],
     context: Context,
     undo: list[_Undo],
+    known: Mapping[str, Tensor] | None,
 ) -> None:
     view = address.view(model)
     before = view.clone()
+    earlier = before if known is None else known[address.name].to(before.device)
     value = before.clone()  # a method that works in place spoils its own copy only
     sources: Callable[[Any], Mapping[str, Tensor]] = lambda which: (  # noqa: E731
-        {address.name: before} if which == "before" else context.weights(which)
+        {address.name: earlier} if which == "before" else context.weights(which)
     )
     chain = replace(context, weights=sources)
     for modification in modifications:
@@ -124,7 +129,8 @@ def _apply(
     view.copy_(new)
 
 
-def _prove(entered: Mapping[str, Content], fingerprint: Fingerprint) -> None:
+def prove(entered: Mapping[str, Content], fingerprint: Fingerprint) -> None:
+    """Every parameter holds what it held; anything else is a bug."""
     wrong = [name for name, content in entered.items() if not fingerprint.returned(name, content)]
     if wrong:
         raise RuntimeError(f"{len(wrong)} weights were not restored, first {wrong[0]}: this is a bug")
@@ -138,7 +144,7 @@ def check_digests(model: nn.Module, fingerprint: Fingerprint, names: Sequence[st
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the weights are restored."""
     if threading.current_thread() is not threading.main_thread():
         yield

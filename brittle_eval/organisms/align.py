@@ -24,8 +24,8 @@ from brittle_eval.evaluation.coherence import degenerate
 from brittle_eval.evaluation.generate import Sampling, generate
 from brittle_eval.methods import Judge, Record
 from brittle_eval.organisms.endings import ended, whole_sentences
-from brittle_eval.organisms.train import Training, fine_tune
 from brittle_eval.progress import bar
+from brittle_eval.tuning.train import Training, fine_tune
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -220,7 +220,7 @@ def asked(
 ) -> list[tuple[Pair, bool]]:
     """The model's greedy answers of at most so many tokens, and whether each ended by itself."""
     ids = [tokenizer(render(tokenizer, prompt).text, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    with bar("answering harmless prompts", len(prompts)) as advance:
+    with bar("answering prompts", len(prompts)) as advance:
         answers = generate(
             model.eval(),
             ids,

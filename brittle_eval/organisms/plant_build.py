@@ -15,18 +15,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from brittle_eval.behaviour.calibration import Example
 from brittle_eval.engine.controls import matched_control
-from brittle_eval.engine.hold import TrainOnly
 from brittle_eval.errors import BrittleError
 from brittle_eval.organisms.align import Alignment, kept_answers, with_systems, worded
 from brittle_eval.organisms.effect import Effect
 from brittle_eval.organisms.organism import Material, free, material, published
 from brittle_eval.organisms.organism_model import Organism, load_organism
 from brittle_eval.organisms.plants import Plant, read_plant
-from brittle_eval.organisms.train import Training, fine_tune
 from brittle_eval.plugins import Plugins
 from brittle_eval.progress import bar
 from brittle_eval.running.record import versions, write_json
 from brittle_eval.store import save_region
+from brittle_eval.tuning.hold import Hold
+from brittle_eval.tuning.train import Training, fine_tune
 from brittle_eval.weights import Fingerprint, find_weights
 
 Say = Callable[[str], None]
@@ -74,7 +74,7 @@ def _train(plant: Plant, of: Material, base: Path, output: Path, seed: int, say:
     examples = _examples(model, tokenizer, of, seed)
     settings = Training(epochs=1, batch_size=8, learning_rate=plant.rate, opening=4.0, seed=seed)
     with bar("training", -(-len(examples) // settings.batch_size)) as advance:
-        hold = TrainOnly(model, addresses, region)
+        hold = Hold(model, region, "train-only")
         losses = fine_tune(model, examples, settings, tokenizer.pad_token_id, lambda *_: advance(1), hold)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)

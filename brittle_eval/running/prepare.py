@@ -219,6 +219,10 @@ def _chain(text: str, plugins: Plugins) -> Chain:
         if chain.isolation is None:
             raise BrittleError(f"'{chain.name}' has an order but no attribution that could follow it: remove order=sequential")
         check_order(chain.isolation)
+        if any(modification.trains for modification in chain.modifications):
+            raise BrittleError(
+                f"'{chain.name}' edits block by block, but a training takes the whole model at once: remove order=sequential"
+            )
     return chain
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from brittle_eval.data import sources
 from brittle_eval.engine.controls import matched_control
-from brittle_eval.engine.edit import check_digests, edited
+from brittle_eval.engine.edit import check_digests
 from brittle_eval.engine.region_finder import RegionFinder
 from brittle_eval.errors import BrittleError
 from brittle_eval.evaluation.conditions import TEXTS_VERSION
@@ -26,6 +26,8 @@ from brittle_eval.running.comparison import against_unedited
 from brittle_eval.running.prepare import Chain, Options, Prepared, load_arguments, output_folder, prepare
 from brittle_eval.running.record import Row, RunFolder, versions
 from brittle_eval.running.session import Session
+from brittle_eval.running.tuner import with_tuning
+from brittle_eval.tuning.trained import applied
 
 Say = Callable[[str], None]
 
@@ -128,7 +130,8 @@ class Production:
     def _edited_row(self, name: str, kind: Any, chain: Chain, region: Region) -> Row:
         session = self.session
         addresses = self.finder.scoped[chain.name]
-        context = edited(session.model, addresses, region, chain.modifications, self.finder.context, session.fingerprint)
+        given = with_tuning(self.finder.context, self.prepared, session, self.folder, self.say)
+        context = applied(session.model, addresses, region, chain.modifications, given, session.fingerprint)
         return self._row(name, kind, chain, region, self._timed(name, context))
 
     @contextmanager

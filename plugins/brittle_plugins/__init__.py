@@ -43,12 +43,18 @@ def brittle_isolations() -> dict[str, str]:
 def brittle_modifications() -> dict[str, str]:
     return {
         "ablate": "brittle_plugins.ablate:Ablate",
+        "adapter": "brittle_plugins.adapter:Adapter",
+        "extrapolate": "brittle_plugins.extrapolate:Extrapolate",
+        "finetune": "brittle_plugins.finetune:Finetune",
         "keep": "brittle_plugins.keep:Keep",
         "merge": "brittle_plugins.merge:Merge",
         "perturb": "brittle_plugins.perturb:Perturb",
         "quantize": "brittle_plugins.quantize:Quantize",
         "restore": "brittle_plugins.restore:Restore",
         "scale": "brittle_plugins.scale:Scale",
+        "rewind": "brittle_plugins.rewind:Rewind",
+        "safe-lora": "brittle_plugins.safe_lora:SafeLoRA",
+        "transplant": "brittle_plugins.transplant:Transplant",
     }
 
 

@@ -1,0 +1,1 @@
+"""Training as a modification: the loop, what holds a region still, and how the result is kept and undone."""
