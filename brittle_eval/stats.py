@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import stats
@@ -140,6 +141,7 @@ def kappa(both: int, first: int, second: int, neither: int) -> float | None:
     return None if chance == 1 else ((both + neither) / n - chance) / (1 - chance)
 
 
+@cache
 def _quantile(level: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"confidence level {level} is not between 0 and 1")

@@ -111,13 +111,13 @@ def _board(runs: Sequence[Sequence[Found]]) -> Board:
     edits: list[Entry] = []
     alone: list[Entry] = []
     for run in runs:
-        entries = [entry(one.row) for one in run]
+        entries = [entry(one.row) for one in run if one.row.kind != "unedited" or _model(one.row) not in unedited]
         by_name = {one.row.name: one for one in entries if one.row.kind == "edited"}
         by_recipe = {one.row.recipe: one for one in entries if one.row.kind == "edited"}
         edits += by_name.values()
         for one in entries:
             if one.row.kind == "unedited":
-                unedited.setdefault((one.row.model, one.row.fingerprint, str(one.attacks), one.row.limited), one)
+                unedited[_model(one.row)] = one
             elif one.row.kind == "control":
                 own = by_name.get(one.row.name.rpartition(".")[0]) or by_recipe.get(one.row.recipe)
                 (own.controls if own else alone).append(one)
@@ -127,6 +127,11 @@ def _board(runs: Sequence[Sequence[Found]]) -> Board:
     tasks = tuple(task.task for task in first.tasks)
     title = f"{f'preset {first.preset}' if first.preset else 'no preset'}{condition}"
     return Board(title, tasks, list(unedited.values()), edits, alone)
+
+
+def _model(row: Row) -> object:
+    """Equal for the unedited rows of a board that say the same: one of them is shown."""
+    return (row.kind, row.model, row.fingerprint, row.limited, row.seed)
 
 
 def entry(row: Row) -> Entry:

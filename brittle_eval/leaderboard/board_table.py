@@ -22,7 +22,9 @@ def show(boards: Sequence[Board], console: Console | None = None, top: int = TOP
     for board in boards:
         edits = board.edits[: top or None]
         console.print(f"\n[bold]{escape(heading(board))}[/bold]", highlight=False)
-        shown = [*board.unedited, *(one for edit in edits for one in (edit, *edit.controls))]
+        models = {one.row.model for one in edits or board.unedited}
+        unedited = [one for one in board.unedited if one.row.model in models]
+        shown = [*unedited[: top or None], *(one for edit in edits for one in (edit, *edit.controls))]
         shown += board.alone if len(edits) == len(board.edits) else []
         console.print(_table(board, shown))
         if left := len(board.edits) - len(edits):
@@ -35,7 +37,8 @@ def _table(board: Board, shown: Sequence[Entry]) -> Table:
     table = Table(show_edge=False, pad_edge=False, box=SIMPLE_HEAD)
     chosen = [column for column in columns(board) if column.short]
     for column in chosen:
-        table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
+        title = column.title.replace(" ", "\n", 1)
+        table.add_column(title, justify="right" if column.numeric else "left", overflow="fold", no_wrap=column.numeric)
     for one in shown:
         table.add_row(
             *(escape((column.brief or column.cell)(one)) for column in chosen), style=None if one.row.kind != "control" else "dim"
