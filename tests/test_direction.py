@@ -98,7 +98,7 @@ def orthogonal(model: PreTrainedModel, direction: Tensor) -> PreTrainedModel:
 
 def random_unit(seed: int = 0) -> Tensor:
     drawn = torch.randn(32, generator=torch.Generator().manual_seed(seed))
-    return drawn / drawn.norm()
+    return torch.nn.functional.normalize(drawn, dim=0)
 
 
 def test_ablating_a_direction_in_a_pass_is_orthogonalising_all_that_writes_it() -> None:
