@@ -119,7 +119,7 @@ def test_under_lora_the_effective_update_is_held_in_every_step(tmp_path: Path, m
             compared.append(float((loss.detach() - expected).abs()))
             return loss
 
-        return train(model, data, settings, pad_id, *rest, loss_of=loss_of)
+        return train(model, data, settings, pad_id, *rest[:3], loss_of=loss_of)
 
     monkeypatch.setattr(module, "fine_tune", watched)
     with apply(model, region, tmp_path, replace(LORA, region="freeze")):
