@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/.installed
 TYPED := brittle_eval plugins/brittle_plugins tasks/brittle_tasks registry/brittle_registry
 
 BENCHMARKS := attribution evaluation sweep finetune
+sweep_parts := sweep leaderboard report
 
 .PHONY: test demo check docs bench clean
 
@@ -23,7 +24,7 @@ check: $(INSTALLED)
 
 # Results of every benchmark go into one flat bench.json; ONLY=NAME runs one.
 bench: $(INSTALLED)
-	for name in $(or $(ONLY),$(BENCHMARKS)); do $(BIN)/python benchmarks/$$name.py --output bench.json || exit 1; done
+	for name in $(foreach one,$(or $(ONLY),$(BENCHMARKS)),$(or $($(one)_parts),$(one))); do $(BIN)/python benchmarks/$$name.py --output bench.json || exit 1; done
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/generate.py

@@ -6,15 +6,19 @@ process of its own, once with and once without samples.
 
 from __future__ import annotations
 
-import json
+import argparse
 import random
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from results import keep, verdicts
+from rich.console import Console
 
 from brittle_eval.running.comparison import against_unedited
 from brittle_eval.running.record import Row, RunFolder, TaskResult
@@ -67,8 +71,16 @@ def _line(number: int, good: bool, draw: random.Random) -> dict[str, Any]:
     return asked | {"system": "none", "prefill": "", "attempts": [attempt]}
 
 
-if __name__ == "__main__":
-    import tempfile
-
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("bench.json"), help="other benchmarks' keys in it are kept")
+    parser.add_argument("--samples", type=int, default=SAMPLES)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        print(json.dumps(report_100k(Path(name) / "run", int(sys.argv[1]) if sys.argv[1:] else SAMPLES), indent=1))
+        found = report_100k(Path(name) / "run", given.samples)
+    Console().print(verdicts(found, TARGETS, f"{given.samples} samples"))
+    keep(given.output, found)
+
+
+if __name__ == "__main__":
+    main()
