@@ -55,7 +55,9 @@ def columns(board: Board) -> list[Column]:
         Column("answered", lambda one: share(one.answered)),
         *([_of_attack(name) for name in attacks] if len(attacks) > 1 else []),
         Column("degenerate + unscored", _degenerate),
-        Column("harmless refused", lambda one: share(one.refused), lambda one: number(one.refused and one.refused.value)),
+        Column(
+            "harmless refused", lambda one: share(one.refused), lambda one: number(one.refused.value if one.refused else None)
+        ),
         Column("utility", lambda one: share(one.utility), short=False),
         Column(
             "utility change",
