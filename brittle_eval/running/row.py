@@ -53,8 +53,6 @@ class Row:
     plan: str
     model: str
     fingerprint: str
-    unverified: list[str] = field(default_factory=list)
-    """Options of the plan whose defaults nobody has verified, with their values."""
     region: dict[str, float] = field(default_factory=dict)
     tasks: list[TaskResult] = field(default_factory=list)
     data: dict[str, str] = field(default_factory=dict)
@@ -69,6 +67,8 @@ class Row:
     """The preset's own numbers."""
     backend: str = ""
     """What answered on a checkpoint of the model, and whether this project has run it; empty: the model itself, in memory."""
+    unverified: list[str] = field(default_factory=list)
+    """Options of the plan whose defaults nobody has verified, with their values."""
     condition: str = ""
     """What was put around every request, and the version of its texts."""
     config: str = ""
