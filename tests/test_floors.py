@@ -176,7 +176,6 @@ FLOORS = (
         "cli_organism",
         "cli_region",
         "cli_report",
-        "cli_run",
         "cli_probe",
         "cli_sweep",
         "cli_suffix",
