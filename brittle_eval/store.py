@@ -27,7 +27,8 @@ def save_region(path: Path, region: Region, header: Mapping[str, Any]) -> None:
     """
     parts, tensors = _content(region)
     metadata = {"format": FORMAT, "header": json.dumps(header), "parts": parts, "digest": _digest(parts, tensors)}
-    _save(path, tensors, metadata, "region file", 0o644)
+    # one entry, since safetensors writes several in any order, and the same region shall be the same bytes
+    _save(path, tensors, {"region": json.dumps(metadata)}, "region file", 0o644)
 
 
 def region_digest(region: Region) -> str:
@@ -95,7 +96,8 @@ def load_region(path: Path, fingerprint: str | None = None) -> tuple[Region, dic
     """A region and its header; with a fingerprint, a region of another model is refused."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            written = file.metadata() or {}
+            metadata = json.loads(written["region"]) if "region" in written else written
             if metadata.get("format") != FORMAT:
                 raise BrittleError(f"{path} is no region file ('{FORMAT}'): it says {metadata.get('format')!r}")
             header: dict[str, Any] = json.loads(metadata["header"])

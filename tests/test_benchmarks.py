@@ -79,8 +79,9 @@ def test_the_naive_directions_carry_the_energy_of_the_outputs(naive: ModuleType)
     assert float((outputs @ others).square().sum(0).max()) <= float(energy[0]) * (1 + 1e-5)
 
 
-def test_the_benchmark_of_the_report_makes_both_pages(tmp_path: Path) -> None:
+def test_the_benchmark_of_the_report_makes_both_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few samples: whether it runs; no number of it means anything."""
+    monkeypatch.syspath_prepend(str(FOLDER))
     found = module("report").report_100k(tmp_path / "run", samples=40)
     assert found.keys() == {"report_100k_seconds", "report_100k_gib", "report_100k_plain_seconds"}
     assert all(value > 0 for value in found.values())

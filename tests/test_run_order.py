@@ -21,7 +21,7 @@ def headers(folder: Path) -> list[dict[str, Any]]:
     found = []
     for file in sorted((folder / "regions").glob("*.safetensors")):
         with safe_open(file, framework="pt") as opened:
-            found.append(json.loads(opened.metadata()["header"]))
+            found.append(json.loads(json.loads(opened.metadata()["region"])["header"]))
     return found
 
 

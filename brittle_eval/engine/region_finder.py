@@ -32,6 +32,9 @@ from brittle_eval.running.session import Session
 from brittle_eval.store import load_region, save_region
 from brittle_eval.units import Unit, UnitKind
 
+TOOK = "attributions.json"
+"""Seconds of the attribution that each region came from: not in its file, since the same region shall be the same bytes."""
+
 
 @dataclass
 class _Wanted:
@@ -40,7 +43,7 @@ class _Wanted:
     chain: Chain
     file: Path
     header: dict[str, Any]
-    coverage: dict[str, Any] = field(default_factory=lambda: {"unreached": {}, "units": {}, "notes": []})
+    coverage: dict[str, Any] = field(default_factory=lambda: {"unreached": {}, "units": {}})
 
     @property
     def kept(self) -> Kept:
@@ -80,7 +83,8 @@ class RegionFinder:
             raise self._errors[file]
         region, header = load_region(file, str(self.session.fingerprint))
         self._cover(chain, header["coverage"])
-        self.seconds[chain.name] = header.get("seconds", 0.0)
+        took = self.folder.read_json(TOOK) or {}
+        self.seconds[chain.name] = took.get(file.stem, 0.0)
         return region
 
     def find_all(self) -> dict[str, str]:
@@ -123,9 +127,9 @@ class RegionFinder:
             if isinstance(region, BrittleError):
                 self._errors[one.file] = region
             else:
-                took = {"seconds": round(time.monotonic() - started, 2), "shared_by": len(wanted)}
-                header = {**one.kept.header, **took, "size": self.shares(region), "coverage": one.coverage}
-                save_region(one.file, region, header)
+                save_region(one.file, region, {**one.kept.header, "size": self.shares(region), "coverage": one.coverage})
+                took = self.folder.read_json(TOOK) or {}
+                self.folder.write_json(TOOK, took | {one.file.stem: round(time.monotonic() - started, 2)})
             one.kept.remove()
 
     def _behaviours(self, chains: Sequence[Chain]) -> dict[str, Behaviour]:
@@ -157,7 +161,7 @@ class RegionFinder:
         """The region of an attribution that looks at the model as a whole."""
         session, chain = self.session, one.chain
         assert isinstance(chain.attribution, ModelAttribution) and chain.isolation is not None
-        context = replace(self.context, note=one.coverage["notes"].append)
+        context = replace(self.context, note=one.coverage.setdefault("notes", []).append)
         asked = (examples, self.scoped[chain.name], session.addresses, context, session.fingerprint, how)
         try:
             return find_whole(session.model, chain.attribution, chain.isolation, *asked)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from brittle_eval.engine.region_finder import RegionFinder
+from brittle_eval.engine.region_finder import TOOK, RegionFinder
 from brittle_eval.errors import BrittleError
 from brittle_eval.evaluation.lm import BrittleHFLM
 from brittle_eval.recipe import NONE
@@ -89,7 +89,8 @@ class Worker:
         with folder.opened():
             production = Production(own, session.within(own, folder), folder, self.say)
             base = self.folder / "runs" / group.base.name
-            shared = [*base.glob("unedited/*"), *base.glob("behaviours/*"), base / "regions" / production.finder.file(chain).name]
+            region = base / "regions" / production.finder.file(chain).name
+            shared = [*base.glob("unedited/*"), *base.glob("behaviours/*"), region, base / TOOK]
             for file in shared:
                 _link(file, folder.path / file.relative_to(base))
             rows = production.finish()
