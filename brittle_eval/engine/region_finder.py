@@ -202,12 +202,13 @@ class RegionFinder:
         )
 
     def _header(self, chain: Chain, behaviours: Mapping[str, Behaviour]) -> dict[str, Any]:
+        asked = chain.isolation.behaviours if chain.isolation else ()
         return {
             "plan": str(chain.plan),
             "order": chain.scope.order,
             "model": self.prepared.model_name,
             "fingerprint": str(self.session.fingerprint),
-            "behaviours": {name: behaviour.digest for name, behaviour in behaviours.items()},
+            "behaviours": {name: behaviour.digest for name, behaviour in behaviours.items() if name in asked},
         }
 
     def _cover(self, chain: Chain, found: Mapping[str, Any]) -> None:
