@@ -11,7 +11,7 @@ sweep_parts := sweep leaderboard report
 .PHONY: test demo check docs bench clean
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 demo: $(INSTALLED)
 	$(BIN)/brittle-eval --model hf --modify embedded-snip-diff --tasks embedded \
