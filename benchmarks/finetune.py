@@ -61,7 +61,7 @@ def train(name: str, model: PreTrainedModel, examples: list[Example], pad_id: in
     settings = replace(CONTESTANTS[name], n=len(examples))
     with tempfile.TemporaryDirectory() as folder:
         progress: Any = lambda what, steps: nullcontext(lambda done: None)  # noqa: E731
-        tuning = Tuning(Any, pad_id, 0, lambda *_: examples, progress, print, 2**40, Path(folder))  # type: ignore[arg-type]
+        tuning = Tuning(Any, pad_id, 0, lambda *_: examples, progress, print, 2**40, Path(folder))  # type: ignore[arg-type]  # nothing asks the tokenizer
         context = Context(lambda key: generator, lambda which: {}, tuning=tuning)
         Path("/proc/self/clear_refs").write_text("5")
         with snapshot(model, context, Fingerprint(model)) as known, in_training(model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -70,14 +70,13 @@ class ModelReader:
         prompts = [example for known in self.examples.values() for example in _prompts(known)]
         shortest, given = [min(prompts, key=lambda prompt: len(prompt.ids))], [torch.zeros(())] * self.blocks
 
-        def add(block: int, output: Tensor) -> None:
+        def add(block: int, module: nn.Module, args: object, output: Tensor) -> None:
             given[block] = given[block] + output.float()
 
         with ExitStack() as stack:
             for address in (address for address in self._all if address.expert is None):
                 module = self.model.get_submodule(address.module)
-                hook = lambda _, args, output, block=address.block: add(block, output)  # noqa: E731
-                stack.callback(module.register_forward_hook(hook).remove)
+                stack.callback(module.register_forward_hook(partial(add, address.block)).remove)
             stream = torch.stack(next(states for states, _ in self._passes(shortest))).float()
         added = stream[1:] - stream[:-1]
         sums = [part if part.ndim else torch.zeros_like(added[0]) for part in given]
@@ -103,7 +102,7 @@ class ModelReader:
         for start in range(0, len(prompts), self.how.batch_size):
             batch, caught = prompts[start : start + self.how.batch_size], list[Tensor]()
             ids, mask, _ = collate(batch, self.how.pad_id, input_device(self.model))
-            keep: Change = lambda stream, caught=caught: caught.append(stream.detach()) or stream  # type: ignore[misc]  # noqa: E731
+            keep = partial(_catch, caught)
             with ExitStack() as stack, torch.no_grad():
                 for block in self._blocks:
                     _before(stack, block, keep)
@@ -132,9 +131,9 @@ class ModelReader:
     def _steered(self, steering: Steering) -> Iterator[None]:
         with ExitStack() as stack:
             if steering.add is not None:
-                _before(stack, self._blocks[steering.block], lambda x, v=steering.add: x + v.to(x))  # type: ignore[misc]
+                _before(stack, self._blocks[steering.block], partial(_plus, steering.add))
             if steering.ablate is not None:
-                project: Change = lambda x, r=steering.ablate: x - (x @ r.to(x))[..., None] * r.to(x)  # type: ignore[misc]  # noqa: E731
+                project = partial(_without, steering.ablate)
                 for block in self._blocks:
                     _before(stack, block, project)
                 for module in self._modules:
@@ -148,6 +147,21 @@ class ModelReader:
 
 def _prompts(examples: Sequence[Example]) -> list[Example]:
     return [Example(example.ids[: example.start], example.start) for example in examples]
+
+
+def _catch(caught: list[Tensor], stream: Tensor) -> Tensor:
+    caught.append(stream.detach())
+    return stream
+
+
+def _plus(step: Tensor, stream: Tensor) -> Tensor:
+    return stream + step.to(stream)
+
+
+def _without(direction: Tensor, stream: Tensor) -> Tensor:
+    """`x − (x · r) r`, r of length 1."""
+    unit = direction.to(stream)
+    return stream - (stream @ unit)[..., None] * unit
 
 
 def _before(stack: ExitStack, block: nn.Module, change: Change) -> None:

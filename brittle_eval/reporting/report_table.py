@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from markupsafe import Markup
@@ -13,7 +13,7 @@ from brittle_eval.reporting.charts import Tone, toned
 from brittle_eval.reporting.report_source import Source
 from brittle_eval.reporting.svg import interval_bar
 from brittle_eval.running.comparison import VERSUS
-from brittle_eval.running.record import Row, TaskResult
+from brittle_eval.running.record import Role, Row, TaskResult
 from brittle_eval.stats import Rate
 
 
@@ -57,7 +57,7 @@ class MainTable:
     lines: Sequence[Line]
 
 
-WHAT = {
+WHAT: Mapping[Role, str] = {
     "attack": "answered: not refused and coherent",
     "harmless": "refused",
     "utility": "score",
@@ -67,7 +67,7 @@ WHAT = {
 
 def main_table(source: Source) -> MainTable:
     """Every row of the source; a task that a row lacks is a dash."""
-    tasks = {task.task: task for role in WHAT for row in source.rows for task in measured.done(row, role)}  # type: ignore[arg-type]
+    tasks = {task.task: task for role in WHAT for row in source.rows for task in measured.done(row, role)}
     columns = [Column(name, _what(task)) for name, task in tasks.items()]
     several = len({row.model for row in source.rows}) > 1, len({cell.seed for cell in source.cells}) > 1
     return MainTable(columns, [_line(source, row, columns, several) for row in source.rows])

@@ -52,7 +52,7 @@ class Worker:
                 rows = folder.rows() or Production(one, session.within(one, folder), folder, self.say).finish()
                 errors = self._regions(prepared, session, folder, {cell.recipe for cell in waiting})
             outcome = Outcome(group.base.number, "done", rows=rows, seconds=round(time.monotonic() - started, 2))
-        except Exception as error:
+        except Exception as error:  # a bug as well: it is said with its traceback, and the other cells go on
             outcome = self._failed(group.base, error, started)
         keep(self.folder, group, group.base, outcome)
         return Opened(outcome, errors)
@@ -76,7 +76,7 @@ class Worker:
         try:
             outcome = Outcome(cell.number, "failed", reason) if reason else self._run(group, cell)
             outcome.seconds = round(time.monotonic() - started, 2)
-        except Exception as error:
+        except Exception as error:  # a bug as well: it is said with its traceback, and the other cells go on
             outcome = self._failed(cell, error, started)
         keep(self.folder, group, cell, outcome)
         return outcome

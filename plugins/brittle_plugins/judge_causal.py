@@ -58,7 +58,7 @@ class CausalLM(Judge):
         return loaded
 
     def ready(self) -> None:
-        self._loaded  # noqa: B018  # read for its effect
+        _ = self._loaded
 
     def judge(self, records: Sequence[Record]) -> list[Verdict]:
         loaded, labels = self._loaded, LabelMap.read(self.positive, self.negative)

@@ -66,7 +66,7 @@ class SequenceClassification(Judge):
         return labels
 
     def ready(self) -> None:
-        self._loaded  # noqa: B018  # read for its effect
+        _ = self._loaded
 
     def judge(self, records: Sequence[Record]) -> list[Verdict]:
         verdicts: list[Verdict] = []

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from brittle_eval import Compare, Isolation, Mask, Share, select
-from brittle_plugins.reach import REACH
+from brittle_eval import Compare, Mask, Share, select
+from brittle_plugins.set_difference import SetDifference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TopOutside(Isolation):
+class TopOutside(SetDifference):
     """`top_q(S_of outside top_p(S_minus))`: the highest scores for `of`, of entries that are not among the highest for `minus`.
 
     `q` and `p` are fractions in [0, 1] of all n entries that compete (`compare`): ⌊q·n⌋ are taken, or all that are outside.
@@ -27,19 +27,9 @@ class TopOutside(Isolation):
     The order that a brittleness curve goes through; p as in the set difference of Wei et al. 2024 (arXiv 2402.05162).
     """
 
-    q: Share = 0.01
     p: Share = 0.01
+    q: Share = 0.01
     compare: Compare = "global"
-    of: str = "safety"
-    minus: str = "utility"
-
-    @property
-    def reach(self) -> Literal["weight", "block", "model"]:
-        return REACH[self.compare]
-
-    @property
-    def behaviours(self) -> tuple[str, ...]:
-        return (self.of, self.minus)
 
     def isolate(self, scores: Mapping[str, Mapping[str, Tensor]], context: Context) -> Mapping[str, Part]:
         shared = select(scores[self.minus], self.p, self.compare)
