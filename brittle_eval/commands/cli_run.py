@@ -28,7 +28,7 @@ def _typed(context: click.Context) -> frozenset[str]:
     return frozenset("merge_system" if name == "system_role" else name for name in names)
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})  # click keeps those of its first context
 @click.option(
     "--model", default="hf", show_default=True, help="What answers: hf (the model itself), hf-checkpoint, vllm, sglang."
 )
