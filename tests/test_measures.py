@@ -15,7 +15,10 @@ from brittle_eval.evaluation.measures import Reference, compared, perplexities, 
 from tests.models import MODELS, PAD, examples, llama
 
 DATA = examples([(4, 6), (9, 30), (1, 17), (6, 1), (12, 16), (3, 3), (8, 20)], seed=4)
+OPENED = [Example((*range(40, 52), *example.ids), example.start + 12) for example in DATA]
+"""The same after one system turn."""
 ALL = pytest.mark.parametrize("name", MODELS)
+BOTH = pytest.mark.parametrize("data", [DATA, OPENED], ids=["bare", "opened"])
 
 
 def log_probs(model: PreTrainedModel, example: Example) -> Tensor:
@@ -35,10 +38,19 @@ def perplexity(model: PreTrainedModel, example: Example, tokens: int | None = No
 
 
 @ALL
-def test_perplexity_is_brute_force(name: str) -> None:
+@BOTH
+def test_perplexity_is_brute_force(name: str, data: list[Example]) -> None:
     model = MODELS[name]()
-    assert perplexities(model, DATA, PAD, 3) == pytest.approx([perplexity(model, example) for example in DATA], rel=1e-4)
-    assert perplexities(model, DATA, PAD, 3, 5) == pytest.approx([perplexity(model, example, 5) for example in DATA], rel=1e-4)
+    assert perplexities(model, data, PAD, 3) == pytest.approx([perplexity(model, example) for example in data], rel=1e-4)
+    assert perplexities(model, data, PAD, 3, 5) == pytest.approx([perplexity(model, example, 5) for example in data], rel=1e-4)
+
+
+def test_what_all_prompts_open_with_is_read_once() -> None:
+    model, read = llama(), list[int]()
+    model.get_input_embeddings().register_forward_hook(lambda module, args, output: read.append(output.shape[:2].numel()))
+    perplexities(model, OPENED, PAD, 7)
+    widest = max(len(example.ids) for example in DATA)
+    assert read == [12, 7 * widest]
 
 
 def test_a_first_token_without_context_is_not_scored() -> None:
@@ -47,24 +59,26 @@ def test_a_first_token_without_context_is_not_scored() -> None:
 
 
 @ALL
-def test_divergence_is_brute_force(name: str) -> None:
+@BOTH
+def test_divergence_is_brute_force(name: str, data: list[Example]) -> None:
     model, edited = MODELS[name](), MODELS[name]()
     with torch.no_grad():
         next(edited.get_input_embeddings().parameters())[5:].mul_(1.2)
     expected = []
-    for example in DATA:
+    for example in data:
         was, now = (log_probs(one, example)[:16] for one in (model, edited))
         expected.append(float((was.exp() * (was - now)).sum(-1).mean()))
-    surprise, found = compared(edited, reference(model, DATA, PAD, 3), PAD, 3)
+    surprise, found = compared(edited, reference(model, data, PAD, 3), PAD, 3)
     assert min(expected) > 1e-4
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
-    assert surprise == perplexities(edited, DATA, PAD, 3)
+    assert surprise == perplexities(edited, data, PAD, 3)
 
 
 @ALL
-def test_a_model_does_not_diverge_from_itself(name: str) -> None:
+@BOTH
+def test_a_model_does_not_diverge_from_itself(name: str, data: list[Example]) -> None:
     model = MODELS[name]()
-    assert divergences(model, reference(model, DATA, PAD, 3), PAD, 3) == [0.0] * len(DATA)
+    assert divergences(model, reference(model, data, PAD, 3), PAD, 3) == [0.0] * len(data)
 
 
 def test_the_reference_holds_the_first_sixteen_tokens() -> None:

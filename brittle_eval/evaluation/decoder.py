@@ -50,6 +50,11 @@ class GrowingLayer(DynamicLayer):
         self._room = None
 
 
+def shareable(cache: DynamicCache) -> bool:
+    """Whether rows may go on from one that was read alone: no layer counts places or keeps a recurrent state."""
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
 class Decoder:
     """The model's state for one batch: mask, positions and key/value cache of the rows in `slots`.
 
@@ -61,7 +66,7 @@ class Decoder:
     def __init__(self, model: PreTrainedModel, prompts: Sequence[list[int]], pad_id: int) -> None:
         self.model, self.slots = model, list(range(len(prompts)))
         self.cache = DynamicCache(config=model.config)
-        plain = all(type(layer) is DynamicLayer for layer in self.cache.layers)
+        plain = shareable(self.cache)
         self.cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in self.cache.layers]
         parameters = inspect.signature(model.forward).parameters
         self.takes_positions = "position_ids" in parameters
@@ -69,7 +74,7 @@ class Decoder:
         read = {tuple(prompt): prompt for prompt in prompts}
         places = {key: place for place, key in enumerate(read)}
         self.sources = [places[tuple(prompt)] for prompt in prompts]
-        self.shared = _common_start(list(read.values())) if plain and self.takes_positions and len(read) > 1 else []
+        self.shared = common_start(list(read.values())) if plain and self.takes_positions and len(read) > 1 else []
         own = [prompt[len(self.shared) :] for prompt in read.values()]
         width, device = max(map(len, own)), input_device(model)
         self.ids = torch.tensor([[pad_id] * (width - len(rest)) + rest for rest in own], device=device)
@@ -108,7 +113,7 @@ class Decoder:
         self.mask = self.mask[places]
 
 
-def _common_start(prompts: Sequence[list[int]]) -> list[int]:
+def common_start(prompts: Sequence[list[int]]) -> list[int]:
     """The tokens that all prompts open with, short of any prompt's last one; none if they are too few to matter."""
     low, high = min(prompts), max(prompts)
     longest = min(map(len, prompts)) - 1

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from brittle_eval.behaviour.calibration import Example, collate, input_device, logits_at, predicting
+from brittle_eval.evaluation.decoder import common_start, shareable
 
 KL_TOKENS = 16
 """Response tokens over which the divergence is averaged."""
@@ -39,6 +40,18 @@ def _batches(examples: Sequence[Example], scored: Sequence[int], size: int, most
         yield batch
 
 
+def _opening(model: PreTrainedModel, batch: Sequence[Example]) -> tuple[DynamicCache | None, int]:
+    """What all prompts of a batch open with (a system turn), read once: its keys and values for every row, and its length."""
+    cache = DynamicCache(config=model.config)
+    shared = common_start([list(example.ids[: example.start]) for example in batch]) if len(batch) > 1 else []
+    if not shared or not shareable(cache):
+        return None, 0
+    ids = torch.tensor([shared], device=input_device(model))
+    model.get_decoder()(input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(len(batch))
+    return cache, len(shared)
+
+
 @torch.inference_mode()
 def _predictions(
     model: PreTrainedModel, examples: Sequence[Example], pad_id: int, batch_size: int, tokens: int | None = None
@@ -47,11 +60,14 @@ def _predictions(
     most = LOGITS // (4 * model.config.get_text_config().vocab_size)
     scored = [min(len(example.ids) - example.start, tokens or len(example.ids)) for example in examples]
     for indices in _batches(examples, scored, batch_size, most):
-        ids, mask, responses = collate([examples[index] for index in indices], pad_id, input_device(model))
+        cache, read = _opening(model, [examples[index] for index in indices])
+        rest = [Example(examples[index].ids[read:], examples[index].start - read) for index in indices]
+        ids, mask, responses = collate(rest, pad_id, input_device(model))
         wanted = responses & (responses.cumsum(1) <= tokens) if tokens else responses
         wanted[:, 0] = False
         labels = ids[wanted].split(wanted.sum(1).tolist())
-        logits = logits_at(model, ids, mask, predicting(wanted)).split(wanted.sum(1).tolist())
+        seen = torch.cat([mask.new_ones(len(ids), read), mask], dim=1)
+        logits = logits_at(model, ids, seen, predicting(wanted), cache).split(wanted.sum(1).tolist())
         for row, index in enumerate(indices):
             yield index, labels[row].to(logits[row].device), logits[row].log_softmax(-1)
 
