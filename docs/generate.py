@@ -35,15 +35,17 @@ COLUMNS = 100
 
 
 @cache
-def _plugins() -> Plugins:
+def plugins() -> Plugins:
+    """Everything that is installed here."""
     return Plugins.load()
 
 
 def _methods(kind: str) -> list[Entry]:
-    return [entry for entry in _plugins().entries(kind) if entry.distribution == OURS]
+    return [entry for entry in plugins().entries(kind) if entry.distribution == OURS]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
 
@@ -90,7 +92,7 @@ def _contracts(*classes: type) -> str:
 def method_table() -> str:
     """Every built-in method with its formula."""
     rows = [(kind, f"`{entry.name}`", _formula(entry), _needs(entry)) for kind in CONTRACTS for entry in _methods(kind)]
-    return _table(("kind", "name", "what it computes", "needs"), rows)
+    return table(("kind", "name", "what it computes", "needs"), rows)
 
 
 def _formula(entry: Entry) -> str:
@@ -99,7 +101,7 @@ def _formula(entry: Entry) -> str:
 
 def _needs(entry: Entry) -> str:
     """What options decide is shown for the defaults."""
-    cls = _plugins().get(entry.kind, entry.name)
+    cls = plugins().get(entry.kind, entry.name)
     needs = getattr(cls, "needs", ())
     return ", ".join(sorted(cls().needs if isinstance(needs, property) else needs)) or "–"
 
@@ -110,9 +112,9 @@ def option_table() -> str:
         (f"`{entry.name}`", f"`{option.key}`", _type(option), "required" if option.required else f"`{option.default}`")
         for kind in CONTRACTS
         for entry in _methods(kind)
-        for option in options_of(_plugins().get(entry.kind, entry.name)).values()
+        for option in options_of(plugins().get(entry.kind, entry.name)).values()
     ]
-    return _table(("method", "option", "type", "default"), rows)
+    return table(("method", "option", "type", "default"), rows)
 
 
 def _type(option: Option) -> str:
@@ -121,13 +123,13 @@ def _type(option: Option) -> str:
 
 def recipe_table() -> str:
     """Every recipe card."""
-    rows = [(f"`{card.name}`", f"`{card.plan}`", card.summary) for card in _ours(cards.recipes(_plugins()).values())]
-    return _table(("recipe", "plan", "what it does"), rows)
+    rows = [(f"`{card.name}`", f"`{card.plan}`", card.summary) for card in _ours(cards.recipes(plugins()).values())]
+    return table(("recipe", "plan", "what it does"), rows)
 
 
 def _ours(found: Iterable[Any]) -> list[Any]:
     """The cards that lie in this distribution's registry, by name."""
-    folders = [folder.path for folder in _plugins().registry_folders if folder.source.distribution == OURS]
+    folders = [folder.path for folder in plugins().registry_folders if folder.source.distribution == OURS]
     return sorted((card for card in found if card.path.parent.parent in folders), key=lambda card: card.name)
 
 
@@ -135,9 +137,9 @@ def dataset_table() -> str:
     """Every data set card."""
     rows = [
         (f"`{card.name}`", str(card.rows or "–"), f"`{card.file}`", card.source, card.licence, _known(card), card.summary)
-        for card in _ours(cards.datasets(_plugins()).values())
+        for card in _ours(cards.datasets(plugins()).values())
     ]
-    return _table(("data set", "rows", "file", "source", "licence", "digest", "what it holds"), rows)
+    return table(("data set", "rows", "file", "source", "licence", "digest", "what it holds"), rows)
 
 
 def _known(card: cards.DatasetCard) -> str:
@@ -148,14 +150,14 @@ def preset_table() -> str:
     """Every preset card."""
     rows = [
         (f"`{card.name}`", card.version, card.summary, ", ".join(card.judges), str(card.max_gen_toks), ", ".join(card.numbers))
-        for card in _ours(cards.presets(_plugins()).values())
+        for card in _ours(cards.presets(plugins()).values())
     ]
-    return _table(("preset", "version", "what it is", "judges", "longest answer", "its numbers"), rows)
+    return table(("preset", "version", "what it is", "judges", "longest answer", "its numbers"), rows)
 
 
 def condition_table() -> str:
     """Every prompt condition."""
-    return _table(("condition", "what it does"), [(f"`{name}`", one.summary) for name, one in CONDITIONS.items()])
+    return table(("condition", "what it does"), [(f"`{name}`", one.summary) for name, one in CONDITIONS.items()])
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML ships no types
@@ -172,19 +174,24 @@ def _yaml(file: Path) -> dict[str, Any]:
 
 
 def _task_files() -> list[dict[str, Any]]:
-    folders = [folder.path for folder in _plugins().task_folders if folder.source.distribution == OURS]
+    folders = [folder.path for folder in plugins().task_folders if folder.source.distribution == OURS]
     return [_yaml(file) for folder in folders for file in sorted(folder.rglob("*.yaml"))]
 
 
 def task_table() -> str:
     """Every task of our own: its data, its prompt, its answers, and what is counted."""
-    rows = []
+    return table(*task_rows())
+
+
+def task_rows() -> tuple[Sequence[str], list[Sequence[str]]]:
+    """The head and the rows of the table of tasks."""
+    rows: list[Sequence[str]] = []
     for task in sorted((task for task in _task_files() if "task" in task and "group" not in task), key=lambda task: task["task"]):
         own = task["metadata"]["brittle"]
         prompt = "chat template" if own["chat"] else "plain text"
         system = own["system"] if own["chat"] else "–"
         rows.append((f"`{task['task']}`", own["role"], _data(task), prompt, system, _answers(task)))
-    return _table(("task", "role", "data", "prompt", "system turn", "answers"), rows)
+    return ("task", "role", "data", "prompt", "system turn", "answers"), rows
 
 
 def _data(task: dict[str, Any]) -> str:
@@ -195,7 +202,7 @@ def _data(task: dict[str, Any]) -> str:
     if "card" not in source:
         rows = select(own_rows(source["name"], source["split"]), chosen)
         return f"own {source['name']} prompts, {source['split']} split{only}: {len(rows)}"
-    known = cards.datasets(_plugins())[source["card"]].rows
+    known = cards.datasets(plugins())[source["card"]].rows
     rows_of = f"first {source['first']}" if "first" in source else f"{'of' if only else 'all'} {known or 'its rows'}"
     return f"`{source['card']}`: {rows_of}{only}"
 
@@ -215,7 +222,7 @@ def group_table() -> str:
     """Every group of tasks."""
     groups = sorted((task for task in _task_files() if "group" in task), key=lambda task: task["group"])
     rows = [(f"`{task['group']}`", ", ".join(f"`{name}`" for name in task["task"])) for task in groups]
-    return _table(("group", "tasks"), rows)
+    return table(("group", "tasks"), rows)
 
 
 def command_help() -> str:

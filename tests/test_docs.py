@@ -20,7 +20,7 @@ from brittle_eval import cards, hookspecs
 from brittle_eval.cli import cli
 from brittle_eval.commands.cli_run import run
 from brittle_eval.evaluation.evaluate import TaskShelf
-from brittle_eval.listing import MEASURES
+from brittle_eval.listing import MEASURES, items
 from brittle_eval.plugins import Plugins
 from brittle_eval.recipe import build, check, parse
 
@@ -187,12 +187,16 @@ def test_the_two_commands_of_the_readme_are_targets() -> None:
 
 
 def test_the_site_builds_strictly_and_asks_no_other_host(tmp_path: Path) -> None:
-    """Every link and anchor holds, every page is in the navigation, and nothing is loaded from elsewhere."""
+    """Every link and anchor holds, all that has a name has a page, and nothing is loaded from elsewhere."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / "mkdocs.yml")]
     done = subprocess.run([*command, "--site-dir", str(tmp_path / "site")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    pages = list((tmp_path / "site").glob("*.html"))
-    assert {page.stem for page in pages} >= {page.stem for page in PAGES if page.parent.name == "docs"}
+    site = tmp_path / "site"
+    pages = list(site.rglob("*.html"))
+    assert {page.stem for page in site.glob("*.html")} >= {page.stem for page in PAGES if page.parent.name == "docs"}
+    for section in ("attributions", "isolations", "modifications", "judges", "recipes", "tasks", "presets", "datasets"):
+        own = {item.name for item in items(Plugins.load())[section] if item.distribution == "brittle-eval"}
+        assert own and own <= {page.stem for page in (site / "reference" / section).glob("*.html")}
     loaded = [re.findall(r"<(?:script|img|iframe)[^>]+src=\"(https?:[^\"]+)", page.read_text(encoding="utf-8")) for page in pages]
     styles = [
         re.findall(r"<link[^>]+rel=\"(?:stylesheet|preconnect)\"[^>]+href=\"(https?:[^\"]+)", page.read_text()) for page in pages
