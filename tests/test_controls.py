@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from brittle_eval.engine.controls import Kind, matched_control, parse_controls
 from brittle_eval.engine.isolate import whole_region
 from brittle_eval.errors import BrittleError
-from brittle_eval.regions import Mask, Region
+from brittle_eval.regions import Mask, Region, Whole
 from brittle_eval.scores import highest
 from brittle_eval.weights import find_weights
 from tests.models import MODELS, gpt2, llama, random_region
@@ -108,6 +108,36 @@ def test_seeds_repeat_and_differ(kind: Kind) -> None:
     one, again, other = (control(kind, region, model, seed).masks() for seed in (0, 0, 1))
     assert one == again
     assert all(one[name] != other[name] for name in one)
+
+
+def of_blocks(model: PreTrainedModel, blocks: set[int]) -> Region:
+    return whole_region(model, [address for address in find_weights(model)[0] if address.block in blocks])
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["llama", "gpt2", "phi3"])
+def test_the_control_of_whole_blocks_is_others_as_far_apart(kind: Kind, name: str) -> None:
+    model = MODELS[name]()
+    count = model.config.num_hidden_layers
+    region = of_blocks(model, {0})
+    for seed in range(6):
+        found = control(kind, region, model, seed)
+        assert any(found.keys() == of_blocks(model, {other}).keys() for other in range(1, count))
+        assert all(isinstance(part, Whole) for part in found.values())
+        assert found.count == region.count
+
+
+def test_random_bands_differ_and_the_magnitude_band_is_the_nearest_in_norm() -> None:
+    model = llama(layers=7)
+    region = of_blocks(model, {2, 3})
+    bands = [{0, 1}, {4, 5}, {5, 6}]
+    drawn = [control("random", region, model, seed).keys() for seed in range(20)]
+    assert all(any(one == of_blocks(model, band).keys() for one in drawn) for band in bands)
+    assert all(any(one == of_blocks(model, band).keys() for band in bands) for one in drawn)
+    with torch.no_grad():
+        for address in find_weights(model)[0]:
+            address.view(model).mul_({2: 3.0, 3: 5.0, 5: 5.0, 6: 3.0}.get(address.block, 1.0))
+    assert control("magnitude", region, model).keys() == of_blocks(model, {5, 6}).keys()
 
 
 @KINDS

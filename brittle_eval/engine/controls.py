@@ -1,4 +1,4 @@
-"""Control regions of a region's own size in every weight: entries, disjoint from it where that is possible, or ranks."""
+"""Control regions of a region's own size: in every weight entries, disjoint from it where possible, or ranks; or other blocks."""
 
 from __future__ import annotations
 
@@ -38,8 +38,11 @@ def matched_control(
     """A region with the same count in every weight; with `magnitude` also the same distribution of |W|, up to 64 quantiles.
 
     For a projector a random subspace of the same rank, and one for all weights from which the region takes one subspace;
-    BrittleError where its magnitude should be matched: it has none.
+    BrittleError where its magnitude should be matched: it has none. For whole weights those of other blocks, as far apart:
+    any, or with `magnitude` those nearest in norm; only where no such blocks are left does the control cover the region.
     """
+    if (others := _shifted(region, addresses)) and all(isinstance(part, Whole) for part in region.values()):
+        return _drawn(kind, others, region, model, addresses, generator)
     parts: dict[str, Part] = {}
     bases = _common(region, generator)
     for address in addresses:
@@ -50,6 +53,43 @@ def matched_control(
             else:
                 parts[address.name] = _entries(kind, part, value, generator)
     return Region(parts)
+
+
+def _shifted(region: Region, addresses: Sequence[Address]) -> list[list[str]]:
+    """The region's weights some blocks earlier or later, each as names: all shifts that lead to like weights outside of it."""
+    places = {(address.block, _tail(address)): address for address in addresses}
+    own = [address for address in addresses if address.name in region]
+    last = max((address.block for address in addresses), default=0)
+    found = []
+    for shift in range(-last, last + 1):
+        moved = [places.get((address.block + shift, _tail(address))) for address in own]
+        names = [address.name for address in moved if address is not None and address.name not in region]
+        if names and len(names) == len(own):
+            found.append(names)
+    return found
+
+
+def _tail(address: Address) -> str:
+    """What a weight is called within its block."""
+    return address.name.partition(f".{address.block}.")[2] or address.name
+
+
+def _drawn(
+    kind: Kind,
+    others: Sequence[list[str]],
+    region: Region,
+    model: nn.Module,
+    addresses: Sequence[Address],
+    generator: torch.Generator,
+) -> Region:
+    if kind == "random":
+        chosen = others[int(torch.randint(len(others), (), generator=generator))]
+    else:
+        norms = {address.name: float(address.view(model).float().norm()) ** 2 for address in addresses}
+        wanted = sum(norms[name] for name in region)
+        chosen = min(others, key=lambda names: abs(sum(norms[name] for name in names) - wanted))
+    shapes = {address.name: tuple(address.view(model).shape) for address in addresses}
+    return Region({name: Whole(shapes[name]) for name in chosen})
 
 
 def _common(region: Region, generator: torch.Generator) -> dict[str, Tensor]:

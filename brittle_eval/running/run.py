@@ -124,12 +124,13 @@ class Production:
             for seed in range(seeds):
                 name = f"{chain.folder}.{kind}-{seed}"
                 generator = self.finder.generator(f"control {kind} {seed}")
-                control = matched_control(kind, region, self.session.model, self.finder.scoped[chain.name], generator)
+                control = matched_control(kind, region, self.session.model, self.session.addresses, generator)
                 yield self._edited_row(name, "control", chain, control)
 
     def _edited_row(self, name: str, kind: Any, chain: Chain, region: Region) -> Row:
         session = self.session
-        addresses = self.finder.scoped[chain.name]
+        scoped = {address.name for address in self.finder.scoped[chain.name]} | region.keys()  # a control may lie elsewhere
+        addresses = [address for address in session.addresses if address.name in scoped]
         given = with_tuning(self.finder.context, self.prepared, session, self.folder, self.say)
         context = applied(session.model, addresses, region, chain.modifications, given, session.fingerprint)
         return self._row(name, kind, chain, region, self._timed(name, context))
