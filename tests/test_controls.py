@@ -120,6 +120,7 @@ def test_the_control_of_whole_blocks_is_others_as_far_apart(kind: Kind, name: st
     model = MODELS[name]()
     count = model.config.num_hidden_layers
     region = of_blocks(model, {0})
+    assert control(kind, Region(region.masks()), model).keys() == control(kind, region, model).keys()
     for seed in range(6):
         found = control(kind, region, model, seed)
         assert any(found.keys() == of_blocks(model, {other}).keys() for other in range(1, count))

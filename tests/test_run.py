@@ -112,6 +112,17 @@ def test_a_scope_and_what_was_covered_are_on_record(
     assert json.loads((tmp_path / "run" / "coverage.json").read_text()) == report
 
 
+def test_whole_blocks_are_held_against_other_blocks(arguments: list[str], tmp_path: Path) -> None:
+    """Also outside of the plan's scope, and with an effect: in the same blocks a control would be the edit itself."""
+    assert main([*arguments, "--modify", "prompt-states+band+ablate:first=1,last=1,blocks=1"]) == 0
+    found = rows(tmp_path / "run")
+    (edited,) = (row for row in found.values() if row["kind"] == "edited")
+    controls = [row for row in found.values() if row["kind"] == "control"]
+    assert len(controls) == 2 and {row["region"]["count"] for row in controls} == {edited["region"]["count"]}
+    own = task(edited, "embedded_kl")["values"]["value"]
+    assert own > 0 and all(task(row, "embedded_kl")["values"]["value"] not in (0, own) for row in controls)
+
+
 def test_a_model_with_fused_experts_and_an_expert_that_no_token_reached(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

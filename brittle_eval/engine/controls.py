@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -41,7 +42,7 @@ def matched_control(
     BrittleError where its magnitude should be matched: it has none. For whole weights those of other blocks, as far apart:
     any, or with `magnitude` those nearest in norm; only where no such blocks are left does the control cover the region.
     """
-    if (others := _shifted(region, addresses)) and all(isinstance(part, Whole) for part in region.values()):
+    if all(map(_whole, region.values())) and (others := _shifted(region, addresses)):
         return _drawn(kind, others, region, model, addresses, generator)
     parts: dict[str, Part] = {}
     bases = _common(region, generator)
@@ -53,6 +54,11 @@ def matched_control(
             else:
                 parts[address.name] = _entries(kind, part, value, generator)
     return Region(parts)
+
+
+def _whole(part: Part) -> bool:
+    """Also a mask that leaves nothing out, as which a region file holds a whole weight."""
+    return not isinstance(part, Projector) and part.count == math.prod(part.shape)
 
 
 def _shifted(region: Region, addresses: Sequence[Address]) -> list[list[str]]:
