@@ -161,10 +161,13 @@ def _print_one(thing: Mapping[str, Any]) -> None:
         "gguf",
         "adapter",
     )
+    task = ("role", "data", "prompt", "system turn", "answers")
     preset = ("preset", "max_gen_toks", "num_fewshot", "utility_limit", "condition", "seed")
-    _print_table("card", [(key, _cell(thing[key])) for key in (*data, "adapter_sha256", *preset, "judges") if key in thing])
+    keys = [key for key in (*data, "adapter_sha256", *task, *preset, "judges") if key in thing]
+    _print_table("card", [(key, _cell(thing[key])) for key in keys if not isinstance(thing[key], Mapping)])
     for key in ("tasks", "samples", "system_prompts", "data", "numbers"):
-        _print_table(key, [(name, _cell(value)) for name, value in thing.get(key, {}).items()])
+        if isinstance(thing.get(key), Mapping):
+            _print_table(key, [(name, _cell(value)) for name, value in thing[key].items()])
     rows = [(f"{o['component']}.{o['key']}", f"= {o['default']}", o["type"]) for o in thing.get("options", ())]
     _print_table("options", rows)
     if thing.get("notes"):

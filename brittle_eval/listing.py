@@ -110,6 +110,8 @@ def describe(plugins: Plugins, name: str) -> list[dict[str, Any]]:
                 found[-1] |= _of_method(plugins, kind, name)
             elif kind == "recipe":
                 found[-1] |= _of_recipe(plugins, name)
+            elif kind == "task":
+                found[-1] |= _of_task(plugins, name)
             elif kind == "dataset":
                 data = cards.datasets(plugins)[name]
                 found[-1] |= data.model_dump(exclude_none=True) | {"sha256": data.digest}
@@ -130,6 +132,14 @@ def describe(plugins: Plugins, name: str) -> list[dict[str, Any]]:
 def _of_method(plugins: Plugins, kind: str, name: str) -> dict[str, Any]:
     options = [_option(name, option, {}) for option in options_of(plugins.get(kind, name)).values()]
     return {"docstring": docstring(plugins.entry(kind, name)), "options": options}
+
+
+def _of_task(plugins: Plugins, name: str) -> dict[str, Any]:
+    from brittle_eval.task_files import read_task, task_facts
+
+    files = [file for folder in plugins.task_folders for file in folder.path.rglob("*.yaml")]
+    (file, *_) = (file for file in files if name in TASK_NAME.findall(file.read_text(encoding="utf-8")))
+    return task_facts(read_task(file), cards.datasets(plugins))
 
 
 def _of_recipe(plugins: Plugins, name: str) -> dict[str, Any]:

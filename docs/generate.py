@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml  # type: ignore[import-untyped]
 from click.testing import CliRunner
 
 from brittle_eval import cards, cli, hookspecs, methods, reading, scores, units
@@ -24,6 +23,7 @@ from brittle_eval.options import Option, options_of
 from brittle_eval.plugins import CONTRACTS, Entry, Plugins
 from brittle_eval.running.record import write_json
 from brittle_eval.running.row import row_schema
+from brittle_eval.task_files import read_task, task_facts
 from brittle_tasks.data import own_rows, select
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -160,22 +160,9 @@ def condition_table() -> str:
     return table(("condition", "what it does"), [(f"`{name}`", one.summary) for name, one in CONDITIONS.items()])
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML ships no types
-    """YAML whose `!function` fields stay text."""
-
-
-_Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
-
-
-def _yaml(file: Path) -> dict[str, Any]:
-    """A task's YAML over what it includes."""
-    own: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    return (_yaml(file.parent / own["include"]) if "include" in own else {}) | own
-
-
 def _task_files() -> list[dict[str, Any]]:
     folders = [folder.path for folder in plugins().task_folders if folder.source.distribution == OURS]
-    return [_yaml(file) for folder in folders for file in sorted(folder.rglob("*.yaml"))]
+    return [read_task(file) for folder in folders for file in sorted(folder.rglob("*.yaml"))]
 
 
 def task_table() -> str:
@@ -187,35 +174,11 @@ def task_rows() -> tuple[Sequence[str], list[Sequence[str]]]:
     """The head and the rows of the table of tasks."""
     rows: list[Sequence[str]] = []
     for task in sorted((task for task in _task_files() if "task" in task and "group" not in task), key=lambda task: task["task"]):
-        own = task["metadata"]["brittle"]
-        prompt = "chat template" if own["chat"] else "plain text"
-        system = own["system"] if own["chat"] else "–"
-        rows.append((f"`{task['task']}`", own["role"], _data(task), prompt, system, _answers(task)))
+        facts = task_facts(task, cards.datasets(plugins()))
+        source = task["dataset_kwargs"]["source"]
+        count = "" if "card" in source else f": {len(select(own_rows(source['name'], source['split']), source))}"
+        rows.append((f"`{task['task']}`", *(text + count if key == "data" else text for key, text in facts.items())))
     return ("task", "role", "data", "prompt", "system turn", "answers"), rows
-
-
-def _data(task: dict[str, Any]) -> str:
-    source = task["dataset_kwargs"]["source"]
-    chosen = {key: source[key] for key in ("where", "unless") if key in source}
-    words = {"where": "only", "unless": "without"}
-    only = "".join(f", {words[key]} {column} {pattern}" for key in chosen for column, pattern in chosen[key].items())
-    if "card" not in source:
-        rows = select(own_rows(source["name"], source["split"]), chosen)
-        return f"own {source['name']} prompts, {source['split']} split{only}: {len(rows)}"
-    known = cards.datasets(plugins())[source["card"]].rows
-    rows_of = f"first {source['first']}" if "first" in source else f"{'of' if only else 'all'} {known or 'its rows'}"
-    return f"`{source['card']}`: {rows_of}{only}"
-
-
-def _answers(task: dict[str, Any]) -> str:
-    if task["output_type"] != "generate_until":
-        return ", ".join(metric["metric"] for metric in task["metric_list"]) + " of the listed choices"
-    options = task["generation_kwargs"]
-    if "sweep" in task["metadata"]:
-        axes = ", ".join(f"{len(values)} of {axis}" for axis, values in task["metadata"]["sweep"].items())
-        return f"one under each of {task['repeats']} settings ({axes}), at most {options['max_gen_toks']} tokens"
-    how = f"{task['repeats']} samples at temperature {options['temperature']:g}" if options["do_sample"] else "greedy"
-    return f"{how}, at most {options['max_gen_toks']} tokens"
 
 
 def group_table() -> str:

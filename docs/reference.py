@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generate import OURS, plugins, table, task_rows
+from generate import OURS, plugins, table
 
 from brittle_eval.cards import recipes
 from brittle_eval.leaderboard.board import Board, boards
@@ -87,14 +87,7 @@ def _words(known: Mapping[str, Any]) -> list[str]:
 def _facts(kind: str, known: Mapping[str, Any]) -> Iterator[str]:
     if "plan" in known:
         yield f"```text\n{known['plan']}\n```"
-    if kind == "task":
-        head, rows = task_rows()
-        own = next((row for row in rows if row[0] == f"`{known['name']}`"), head)
-        facts = [] if own is head else list(zip(head, own, strict=True))[1:]
-    else:
-        facts = [
-            (key.replace("_", " "), _text(one)) for key, one in known.items() if key not in SHOWN and one not in ("", [], {})
-        ]
+    facts = [(key.replace("_", " "), _text(one)) for key, one in known.items() if key not in SHOWN and one not in ("", [], {})]
     if facts:
         yield table(("what", "is"), facts)
     if kind in COMMANDS:

@@ -101,6 +101,7 @@ FLOORS = (
         "comparison",
         "verdicts",
         "labels",
+        "task_files",
         "listing",
         "cutting",
         "presets",

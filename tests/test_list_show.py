@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from brittle_eval import BrittleError, cli
+from brittle_eval import BrittleError, cli, listing
 from brittle_eval.discovery import Source
 from brittle_eval.listing import docstring
 from brittle_eval.plugins import CONTRACTS, Entry, Plugins
@@ -144,6 +144,22 @@ def test_show_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for part in (shown["plan"], shown["source"], "set-difference.p", "fraction in [0, 1]", shown["notes"].splitlines()[0]):
         assert part in text
+
+
+def test_show_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    (shown,) = as_json(capsys, "show", "advbench_decoding")
+    assert (shown["role"], shown["data"], shown["prompt"]) == ("attack", "advbench: first 100", "plain text")
+    assert shown["answers"] == "5 samples at temperature 1, at most 256 tokens"
+    (group,) = as_json(capsys, "show", "advbench")[:1]
+    assert "role" not in group
+    assert cli.main(["show", "xstest_safe"]) == 0
+    assert "of 450, without type contrast_*" in capsys.readouterr().out
+
+
+def test_show_every_task(capsys: pytest.CaptureFixture[str]) -> None:
+    for item in listing.items(Plugins.load())["tasks"]:
+        assert cli.main(["show", item.name]) == 0
+        assert item.name in capsys.readouterr().out
 
 
 def test_show_a_method_and_a_file_of_ones_own(capsys: pytest.CaptureFixture[str], plugin: Path) -> None:
