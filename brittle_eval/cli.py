@@ -18,6 +18,7 @@ LAZY = {
     "run": ("brittle_eval.commands.cli_run", "Attribute, isolate, modify, and evaluate before, after and against controls."),
     "sweep": ("brittle_eval.commands.cli_sweep", "Run every combination of models, plans, their options, seeds and tasks."),
     "probe": ("brittle_eval.commands.cli_probe", "The brittleness curve: at which size of the region safety gives way."),
+    "landscape": ("brittle_eval.commands.cli_landscape", "Step away from a model at random or towards another: VISAGE."),
     "judge": ("brittle_eval.commands.cli_judge", "Judge a run's stored answers again, or judges against labels."),
     "leaderboard": ("brittle_eval.commands.cli_leaderboard", "Put the rows of many runs side by side, ranked."),
     "verify": ("brittle_eval.commands.cli_leaderboard", "Count a row's numbers anew from what it rests on."),
@@ -26,7 +27,7 @@ LAZY = {
     "region": ("brittle_eval.commands.cli_region", "Compare regions that runs have found."),
     "organism": ("brittle_eval.commands.cli_organism", "Make the embedded model again, or models with safety in a known place."),
     "localize": ("brittle_eval.commands.cli_localize", "Compare what methods find with where safety was planted."),
-    "report": ("brittle_eval.commands.cli_report", "Write one HTML page about a run, a sweep or a probe."),
+    "report": ("brittle_eval.commands.cli_report", "Write one HTML page about a run, a sweep, a probe or a landscape."),
     "suffix": ("brittle_eval.commands.cli_suffix", "Optimise an adversarial suffix for the model under test."),
 }
 """Commands whose module is imported when they are used: module (with a command of that name), and what `--help` says."""

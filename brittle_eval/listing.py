@@ -24,10 +24,12 @@ PROMPTS = re.compile(r"^[ \t]+brittle:[ \t]*\{(.*)\}", re.MULTILINE)
 """YAML is matched, not read: its `!function` tags would import the tasks' code."""
 
 PERPLEXITY, DIVERGENCE, WIKITEXT = "embedded_perplexity", "embedded_kl", "wikitext2_token_ppl"
+REASONING = "embedded_reasoning"
 MEASURES = {
     WIKITEXT: ("", "token perplexity of WikiText-2's test text, in pieces of seqlen tokens (--metadata seqlen=2048)"),
     PERPLEXITY: ("embedded", "perplexity of the unedited model's own answers to embedded_harmless"),
     DIVERGENCE: ("embedded", "KL divergence from the unedited model over the first 16 tokens of these answers, in nats"),
+    REASONING: ("", "share of blocks in which a request of embedded_harmful lies nearer to a refusal than to a compliant answer"),
 }
 """Names that `--tasks` takes although no YAML describes them: the group that each joins, and what it measures."""
 

@@ -138,6 +138,10 @@ class Tuning:
     """For checkpoints, of this training alone; it goes when the training is done."""
     start: Mapping[str, Tensor] = field(default_factory=dict)
     """Every weight (out, in) by name as it is when the training begins; read only."""
+    now: Mapping[str, Tensor] = field(default_factory=dict)
+    """The same as it is now, in the model's own memory: what is written there is written in the model."""
+    attribute: Callable[[Attribution, Sequence[Any]], Mapping[str, Tensor]] = _no_reader
+    """`attribute(method, examples)`: scores (out, in) of every weight of the model as it is now; none of unreached experts."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from brittle_eval import BrittleError, Context, Mask, Modification, Part, Projector, Weight, Whole
 from brittle_eval.cli import main
-from brittle_eval.landscape import area_above, visage_coded, visage_stated
+from brittle_eval.landscapes.visage import area_above, visage_coded, visage_stated
 from brittle_plugins.ablate import Ablate
 from brittle_plugins.merge import Merge
 from brittle_plugins.perturb import Perturb

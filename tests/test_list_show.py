@@ -81,7 +81,7 @@ def test_list_has_every_section_with_summaries_and_provenance(capsys: pytest.Cap
     assert names["recipes"] >= {"wanda-diff", "none"}
     assert names["tasks"] >= {"advbench", "advbench_system", "utility", "embedded"}
     assert names["datasets"] >= {"advbench"}
-    assert names["measures"] == {"embedded_perplexity", "embedded_kl", "wikitext2_token_ppl"}
+    assert names["measures"] == {"embedded_perplexity", "embedded_kl", "embedded_reasoning", "wikitext2_token_ppl"}
     assert names["models"] == {"embedded"}
     for rows in listed.values():
         for row in rows:

@@ -6,16 +6,19 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from brittle_eval.cli import main
-from brittle_eval.organisms import organism_model, plant_build
+from brittle_eval.organisms import localize, organism_model, plant_build
 from brittle_eval.organisms.organism import Material
+from brittle_eval.organisms.plants import BlocksPlant
 from brittle_eval.plugins import Plugins
 from brittle_eval.regions import Region
+from brittle_eval.running.record import RunFolder, as_file
 from brittle_eval.store import load_region, save_region
 from brittle_eval.weights import Fingerprint, find_weights
 from tests.models import random_region, save_checkpoint
@@ -80,30 +83,43 @@ def test_a_plant_is_a_model_that_differs_from_the_published_one_inside_it_alone(
     assert {"planted", "restore plant", "restore random", "ablate plant", "ablate random"} == card["answered"].keys()
 
 
-@pytest.fixture
-def organism(home: Home, tmp_path: Path) -> Path:
-    """A plant by hand: a tenth of the base's entries are others."""
-    folder = tmp_path / "organism"
+def planted(home: Home, folder: Path, plant: str, region: Region) -> Path:
+    """A plant by hand: the region's entries are others than the base's."""
     model = AutoModelForCausalLM.from_pretrained(home.base)
-    region = random_region(model, 0.1)
     with torch.no_grad():
         for address in find_weights(model)[0]:
-            address.view(model)[region.masks()[address.name].dense()] += 1.0
+            if address.name in region:
+                address.view(model)[region.masks()[address.name].dense()] += 1.0
     save_checkpoint(folder)
     model.save_pretrained(folder)
     save_region(folder / "plant.safetensors", region, {"fingerprint": str(Fingerprint(model))})
     rate = {"k": 1, "n": 2, "low": 0.0, "high": 1.0}
     answered = dict.fromkeys(("planted", "restore plant", "restore random", "ablate plant", "ablate random"), rate)
-    (folder / "plant.json").write_text(json.dumps({"plant": "mask:share=0.1", "answered": answered}))
+    (folder / "plant.json").write_text(json.dumps({"plant": plant, "answered": answered}))
     return folder
 
 
-def calibrated(output: Path) -> Path:
+@pytest.fixture
+def organism(home: Home, tmp_path: Path) -> Path:
+    """A tenth of the entries."""
+    region = random_region(AutoModelForCausalLM.from_pretrained(home.base), 0.1)
+    return planted(home, tmp_path / "organism", "mask:share=0.1", region)
+
+
+@pytest.fixture
+def block(home: Home, tmp_path: Path) -> Path:
+    """All of block 1."""
+    model = AutoModelForCausalLM.from_pretrained(home.base)
+    region = BlocksPlant(1, 1).region(model, find_weights(model)[0], 0)
+    return planted(home, tmp_path / "block", "blocks:first=1,last=1", region)
+
+
+def calibrated(output: Path, plant: str = "mask:share=0.1", count: int = 6) -> Path:
     """The behaviours of a plant, as an earlier start has written them."""
-    inside = output / "mask_share=0.1" / "behaviours"
+    inside = output / as_file(plant) / "behaviours"
     inside.mkdir(parents=True)
     for name, word in (("safety", "bad"), ("utility", "good")):
-        lines = [json.dumps({"prompt": f"{word} {n}", "response": f"the {word} answer is {n}"}) for n in range(6)]
+        lines = [json.dumps({"prompt": f"{word} {n}", "response": f"the {word} answer is {n}"}) for n in range(count)]
         (inside / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     return output
 
@@ -146,6 +162,73 @@ def test_methods_are_held_against_the_truth(
     assert "plant mask:share=0.1" in capsys.readouterr().out
 
 
+def test_the_default_methods_hold_every_attribution_and_isolation() -> None:
+    plugins, chains = Plugins.load(), [method.partition(":")[0].split("+") for method in localize.METHODS]
+    for place, kind in enumerate(("attribution", "isolation")):
+        ours = {name for name in plugins.names(kind) if plugins.get(kind, name).__module__.startswith("brittle_plugins.")}
+        assert {chain[place] for chain in chains} == ours
+
+
+def located(
+    plant: Path, output: Path, capsys: pytest.CaptureFixture[str], *methods: str, pairs: int = 16
+) -> dict[str, dict[str, Any]]:
+    with RunFolder(output, {"plants": [str(plant)], "pairs": pairs, "seed": 0, "localize": 1}).opened():
+        calibrated(output, json.loads((plant / "plant.json").read_text())["plant"], pairs)
+    start = ["localize", str(plant), "--output_path", str(output), "--pairs", str(pairs), "--json"]
+    assert main([*start, *(word for method in methods for word in ("--method", method))]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    return {line["method"]: line for line in found["lines"]}
+
+
+def test_methods_that_look_at_the_whole_model_against_a_planted_block(
+    block: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    band, direction = "prompt-states+band:first=1,last=1,search=0", "prompt-states+direction:block=1,position=-1"
+    found = located(
+        block, tmp_path / "run", capsys, band, direction, "unit-variance+four-way", "prompt-ends+probed-heads", "snip+heads"
+    )
+    truth, _ = load_region(block / "plant.safetensors")
+    own = found[band]
+    assert own["size"] == truth.count and own["captured"] == pytest.approx(1)
+    assert own["agreement"] == {"precision": 1, "recall": 1, "chance": 0.5, "iou": 1, "average_precision": None}
+    assert set(own["answered"]) == {"ablate", "restore"} and own["random_captured"] is None
+    assert set(own["undefined"]) == {"AP", "random regions"}
+
+    ranks = found[direction]["agreement"]  # one direction of each of four writers, two of them in the block
+    assert found[direction]["size"] == 4 and ranks["precision"] == 0.5 and ranks["chance"] == pytest.approx(0.5)
+    assert ranks["recall"] == pytest.approx(2 / sum(min(part.shape) for part in truth.values()))
+    assert set(found[direction]["undefined"]) == {"AP"} and "ablate random" in found[direction]["answered"]
+    for name in ("unit-variance+four-way", "prompt-ends+probed-heads", "snip+heads"):
+        assert found[name]["undefined"] == {} and found[name]["agreement"]["average_precision"] > 0
+    units = found["unit-variance+four-way"]["size"]  # half of all is planted; a set of units may be a little less
+    assert 0.8 * truth.count < units <= truth.count + 0.1 * truth.count
+
+
+def test_a_size_that_was_given_stays_and_a_scope_is_kept_to(
+    block: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, scoped = "magnitude+top:q=0.25", "magnitude+top:q=0.25,blocks=1"
+    found = located(block, tmp_path / "run", capsys, given, scoped, "magnitude+top")
+    truth, _ = load_region(block / "plant.safetensors")
+    assert [found[name]["size"] for name in (given, scoped, "magnitude+top")] == [truth.count // 2, truth.count // 4, truth.count]
+    assert found[scoped]["agreement"]["precision"] == found[scoped]["agreement"]["chance"] == 1
+    assert found[scoped]["agreement"]["recall"] == pytest.approx(0.25)
+
+
+def test_figures_that_are_not_defined_have_reasons(organism: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, few = tmp_path / "run", "prompt-states+direction:block=0,position=-1"
+    found = located(organism, output, capsys, few, "wanda+n-m", "actsvd+top-ranks", pairs=6)
+    assert found[few]["size"] is None and found[few]["answered"] == {}
+    assert "direction takes a mean over 8 examples or more, but got 6" in found[few]["undefined"]["all"]
+    assert found["wanda+n-m"]["agreement"]["average_precision"] is None
+    assert found["actsvd+top-ranks"]["agreement"] is None
+    assert main(arguments(organism, output, few, "wanda+n-m", "actsvd+top-ranks")) == 0
+    said = capsys.readouterr().out
+    assert f"{few}: no region: direction takes a mean" in said
+    assert "wanda+n-m: no AP: no option sets its size" in said
+    assert "actsvd+top-ranks: no precision, recall, IoU, AP: one of the two takes ranks" in said
+
+
 @pytest.mark.parametrize(
     ("methods", "said"),
     [
@@ -154,6 +237,8 @@ def test_methods_are_held_against_the_truth(
         (["wandas+top"], "did you mean wanda"),
         (["wanda+orthogonal"], "takes directions"),
         (["wanda+top:q=2"], "fraction in [0, 1]"),
+        (["wanda+top:order=sequential"], "remove order=sequential"),
+        (["prompt-states+band"], "'over-safety', but a plant has only safety and utility"),
     ],
 )
 def test_wrong_methods_are_errors(

@@ -71,7 +71,11 @@ def test_entries_agree_as_sets_do() -> None:
     one = agreement(Region({"w": Mask.from_dense(found)}), Region({"w": Mask.from_dense(truth), "v": Whole((2, 3))}))
     assert one is not None
     assert (one.precision, one.recall) == (2 / 5, 2 / 13)
-    assert one.chance == pytest.approx(7 / 20)
+    assert one.chance == pytest.approx(13 / 26) and one.iou == pytest.approx(2 / (5 + 13 - 2))
+    everywhere = agreement(
+        Region({"w": Mask.from_dense(found)}), Region({"w": Mask.from_dense(truth)}), {"w": (4, 5), "u": (2, 20)}
+    )
+    assert everywhere is not None and everywhere.chance == pytest.approx(7 / 60)
 
 
 def test_ranks_agree_as_spans_do() -> None:
@@ -86,7 +90,11 @@ def test_ranks_agree_as_spans_do() -> None:
     inside = agreement(Region({"w": Projector.onto((8, 9), basis[:, :2])}), Region({"w": Whole((8, 9))}))
     assert inside is not None and (inside.precision, inside.recall) == (1, 2 / 8)
     assert agreement(Region({"w": Whole((8, 9))}), truth) is not None
-    assert agreement(Region({"w": Mask.from_dense(torch.ones(8, 9, dtype=torch.bool))}), truth) is None
+    apart = agreement(Region({"w": Projector.onto((8, 9), basis[:, :2])}), Region({"w": Whole((8, 9)), "v": Whole((6, 4))}))
+    assert apart is not None and apart.recall == 2 / (8 + 4), "a whole weight beside ranks counts its ranks, not its entries"
+    assert agreement(Region({"w": Mask.from_dense(torch.rand(8, 9) < 0.5)}), truth) is None
+    every = agreement(Region({"w": Mask.from_dense(torch.ones(8, 9, dtype=torch.bool))}), truth)
+    assert every == agreement(Region({"w": Whole((8, 9))}), truth), "a mask of every entry is the whole weight"
 
 
 def test_average_precision_is_the_step_integral() -> None:

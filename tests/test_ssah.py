@@ -27,7 +27,7 @@ from tests.editing import edit
 from tests.models import MODELS, PAD, attribute, examples, gpt2, llama
 from tests.test_attribute import distance, inputs_of
 from tests.test_builtin_methods import generator, weight
-from tests.test_run import arguments, checkpoint, rows  # noqa: F401  # fixtures
+from tests.test_run import arguments, checkpoint, pairs, rows  # noqa: F401  # fixtures
 
 DATA = examples([(7, 5), (3, 9), (12, 1), (5, 5), (4, 11)])
 KINDS: tuple[Kind, ...] = ("safety", "utility", "redundant", "complex")
@@ -84,16 +84,20 @@ def drawn(seed: int = 0) -> dict[str, dict[str, Tensor]]:
     return found
 
 
+def scored(scores: Mapping[str, Mapping[str, Tensor]], unit: Unit, behaviour: str, scaled: bool = True) -> float:
+    name = f"model.layers.{unit.block}." + ("mlp.down_proj" if unit.kind == "mlp-channel" else "self_attn.o_proj") + ".weight"
+    values = scores[behaviour][name][0].double()
+    if scaled:
+        values = (values - values.mean()) / ((values - values.mean()) ** 2).mean().sqrt()
+    width = 1 if unit.kind == "mlp-channel" else 8
+    return float(values[unit.index * width : unit.index * width + width].mean())
+
+
 def slow(scores: Mapping[str, Mapping[str, Tensor]], shares: Mapping[Kind, float], scaled: bool) -> dict[Kind, list[Unit]]:
     """The definition, one unit after the other."""
 
     def score(unit: Unit, behaviour: str) -> float:
-        name = f"model.layers.{unit.block}." + ("mlp.down_proj" if unit.kind == "mlp-channel" else "self_attn.o_proj") + ".weight"
-        values = scores[behaviour][name][0].double()
-        if scaled:
-            values = (values - values.mean()) / ((values - values.mean()) ** 2).mean().sqrt()
-        width = 1 if unit.kind == "mlp-channel" else 8
-        return float(values[unit.index * width : unit.index * width + width].mean())
+        return scored(scores, unit, behaviour, scaled)
 
     keys = {
         "safety": lambda unit: score(unit, "utility") - score(unit, "safety"),
@@ -125,6 +129,45 @@ def test_units_of_four_kinds(scale: str, shares: tuple[float, float, float]) -> 
         region = unit_mask(expected[part])
         assert set(found) == {address.name for address in ADDRESSES}
         assert all(mask.count == 0 if name not in region else mask == region[name] for name, mask in found.items())
+
+
+def test_a_part_with_the_strongest_of_the_complex_units() -> None:
+    """Those of the highest sum, up to their share of all entries; the other parts stay what they are."""
+    scores, wanted = drawn(), dict(zip(KINDS, (0.1, 0.2, 0.3), strict=False))
+    kinds, entries = slow(scores, wanted, True), {"mlp-channel": 3 * 32, "query-head": 2 * 8 * 32}
+    everything = FourWay("complex", 0.1, 0.2, 0.3).isolate(scores, CONTEXT)
+    room, added = 0.25 * sum(entries[unit.kind] for unit in ALL), list[Unit]()
+    sums = {unit: scored(scores, unit, "safety") + scored(scores, unit, "utility") for unit in kinds["complex"]}
+    for unit in sorted(kinds["complex"], key=lambda unit: -sums[unit]):
+        room -= entries[unit.kind]
+        if room < 0:
+            break
+        added.append(unit)
+    region = unit_mask([*kinds["safety"], *added])
+    found = FourWay("safety", 0.1, 0.2, 0.3, more=0.25).isolate(scores, CONTEXT)
+    assert added and all(mask.count == 0 if name not in region else mask == region[name] for name, mask in found.items())
+    assert FourWay("complex", 0.1, 0.2, 0.3, more=0.25).isolate(scores, CONTEXT) == everything
+
+
+@pytest.mark.parametrize(("rule", "part"), [("freeze", "safety"), ("train-only", "redundant")])
+def test_fine_tuning_around_or_within_a_kind_of_units(
+    arguments: list[str],  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rule: str,
+    part: str,
+) -> None:
+    """What is inside the region of that part stays, or is all that moves, as the run says of the change."""
+    recipe = {"freeze": "ssah-freeze", "train-only": "ssah-budget"}[rule]
+    line = [*arguments, "--controls", "none"]
+    for name in ("harmful", "refusals"):
+        line += ["--behaviour", f"{name}={pairs(tmp_path / f'{name}.jsonl', name)}"]
+    assert main([*line, "--modify", f"{recipe}:n=4,batch=2,weights=blocks,safety=0.2,redundant=0.3"]) == 0
+    row = next(row for row in rows(tmp_path / "run").values() if row["kind"] == "edited")
+    assert f"four-way.part={part}" in row["plan"] and f"finetune.region={rule}" in row["plan"]
+    (said,) = [text for text in capsys.readouterr().err.splitlines() if "‖ΔW in the region‖" in text]
+    inside = float(said.rpartition("= ")[2])
+    assert inside == pytest.approx(0 if rule == "freeze" else 1, abs=1e-3)
 
 
 def test_the_parts_are_disjoint() -> None:
@@ -180,8 +223,8 @@ def test_unverified_options_are_marked_where_they_are_shown(capsys: pytest.Captu
     assert main(["show", "ssah", "--json"]) == 0
     (card,) = json.loads(capsys.readouterr().out)
     marked = {option["key"] for option in card["options"] if option["type"].endswith(", unverified")}
-    assert marked == {"safety", "utility", "redundant", "scale"}
-    assert unverified(FourWay(safety=0.5)) == ["safety=0.5", "utility=0.133", "redundant=0.148", "scale=block"]
+    assert marked == {"safety", "utility", "redundant", "more", "scale"}
+    assert unverified(FourWay(safety=0.5)) == ["safety=0.5", "utility=0.133", "redundant=0.148", "more=0.0", "scale=block"]
     assert unverified(Plugins.load().get("isolation", "top")()) == []
 
 
@@ -189,7 +232,8 @@ def test_the_recipe_from_command_to_rows(arguments: list[str], tmp_path: Path) -
     assert main([*arguments, "--modify", "ssah:safety=0.1,part=safety"]) == 0
     found = rows(tmp_path / "run")
     assert [row["kind"] for row in found.values()] == ["unedited", "edited", "control", "control"]
-    wanted = ["four-way.safety=0.1", "four-way.utility=0.133", "four-way.redundant=0.148", "four-way.scale=block"]
+    shares = ["four-way.safety=0.1", "four-way.utility=0.133", "four-way.redundant=0.148", "four-way.more=0.0"]
+    wanted = [*shares, "four-way.scale=block"]
     assert [row["unverified"] for row in found.values()] == [[], wanted, wanted, wanted]
     total = 2 * (4 * 2 * 8 * 32 + 48 * 3 * 32)
     edited = next(row for row in found.values() if row["kind"] == "edited")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
+
+from brittle_eval.commands.cli_run import as_asked, run
 
 
 @click.group()
@@ -39,3 +42,25 @@ def compare(regions: tuple[str, ...], across_models: bool, picture: Path | None,
     if picture is not None:
         plot(found, picture)
         click.echo(f"plot: {picture}", err=True)
+
+
+@region.command()
+@click.option(
+    "--kinds",
+    default="unit-variance+four-way",
+    show_default=True,
+    metavar="ATTRIBUTION+ISOLATION[:key=value,…]",
+    help="What sorts units; an isolation with an option part.",
+)
+def migration(kinds: str, **given: Any) -> None:
+    """Count which units change their kind in a training: sorted before and after --modify, on the same pairs."""
+    from brittle_eval.comparing.migration import migration as start
+    from brittle_eval.comparing.migration import show
+
+    found, folder = start(as_asked(click.get_current_context(), given), kinds, lambda line: click.echo(line, err=True))
+    show(found)
+    click.echo(f"results: {folder}")
+
+
+UNUSED = ("controls", "judges", "stop_when", "stop_when_decided", "limit", "preset", "condition", "utility_limit")
+migration.params += [parameter for parameter in run.params if parameter.name not in UNUSED]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.box import MARKDOWN, SIMPLE_HEAD
@@ -14,12 +14,12 @@ from brittle_eval.running.table import terminal
 
 WIDEST = 600
 """Characters of a Markdown line, which nothing may wrap."""
-COLUMNS = ("size", "precision", "recall", "AP", "change captured", "ablated", "restored")
+COLUMNS = ("size", "precision", "recall", "IoU", "AP", "change captured", "ablated", "restored")
 LEGEND = (
-    "size: entries, or ranks, as many as the plant has where the method can choose · precision, recall: of the plant's entries "
-    "or dimensions · AP: average precision over ten nested sizes · change captured: share of the plant's squared change inside "
-    "the region · ablated, restored: share of harmful prompts then answered coherently · in brackets a random region of the same "
-    "size, beside precision what it would have · – : entries against ranks"
+    "size: entries, or ranks, as many as the plant has where the method can choose · precision, recall, IoU: with the plant's "
+    "entries or dimensions · AP: average precision over ten nested sizes · change captured: share of the plant's squared change "
+    "inside the region · ablated, restored: share of harmful prompts then answered coherently · in brackets a random region of "
+    "the same size, beside precision what it would have · – : not defined, for the reason below the table"
 )
 
 
@@ -36,6 +36,8 @@ def show(found: Sequence[Located], console: Console | None = None, *, markdown: 
             highlight=False,
         )
         console.print(_table(plant.lines, markdown))
+        for line in _reasons(plant.lines, markdown):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"\n{LEGEND}", highlight=False)
 
 
@@ -49,14 +51,39 @@ def _table(lines: Sequence[Line], markdown: bool) -> Table:
     return table
 
 
+def _reasons(lines: Sequence[Line], markdown: bool) -> Iterator[str]:
+    """Why figures are not there, a line for those that share figures and reason."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        for what, why in line.undefined.items():
+            together.setdefault((what, why), []).append(f"`{line.method}`" if markdown else line.method)
+    if together:
+        yield ""
+    for (what, why), methods in together.items():
+        yield f"{'- ' if markdown else ''}{', '.join(methods)}: {'no region' if what == 'all' else f'no {what}'}: {why}"
+
+
 def _cells(line: Line) -> list[str]:
-    of, answered = line.agreement, line.answered
-    found = ["–", "–", "–"]
-    if of:
-        found = [f"{of['precision']:.3f} ({of['chance']:.3f})", f"{of['recall']:.3f}", f"{of['average_precision']:.3f}"]
-    effects = [f"{_share(answered[name])} ({_share(answered[f'{name} random'])})" for name in ("ablate", "restore")]
-    return [f"{line.size:,}", *found, f"{line.captured:.3f} ({line.random_captured:.3f})", *effects]
+    of = line.agreement or {}
+    effects = [
+        _beside(_share(line.answered.get(name)), _share(line.answered.get(f"{name} random"))) for name in ("ablate", "restore")
+    ]
+    return [
+        "–" if line.size is None else f"{line.size:,}",
+        _beside(_number(of.get("precision")), _number(of.get("chance"))),
+        *(_number(of.get(key)) for key in ("recall", "iou", "average_precision")),
+        _beside(_number(line.captured), _number(line.random_captured)),
+        *effects,
+    ]
 
 
-def _share(rate: dict[str, Any]) -> str:
-    return f"{rate['k'] / rate['n']:.2f}"
+def _beside(own: str, random: str) -> str:
+    return own if random == "–" else f"{own} ({random})"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _share(rate: dict[str, Any] | None) -> str:
+    return "–" if rate is None else f"{rate['k'] / rate['n']:.2f}"

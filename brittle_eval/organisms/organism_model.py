@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from brittle_eval.cards import models
+from brittle_eval.engine.anatomy import find_units
 from brittle_eval.errors import BrittleError
 from brittle_eval.evaluation.evaluate import Settings, TaskShelf
 from brittle_eval.evaluation.lm import BrittleHFLM, load_lm
@@ -23,6 +24,7 @@ from brittle_eval.plugins import Plugins
 from brittle_eval.regions import Region
 from brittle_eval.running.base import weights_of
 from brittle_eval.store import load_region
+from brittle_eval.units import Unit, UnitKind
 from brittle_eval.weights import Address, Fingerprint, find_weights
 
 HARMFUL = "embedded_harmful"
@@ -53,7 +55,10 @@ class Organism:
     @cached_property
     def context(self) -> Context:
         """What isolations and modifications may ask for."""
-        return Context(self.generator, lambda which: self.base)
+        return Context(self.generator, lambda which: self.base, self._units)
+
+    def _units(self, kind: UnitKind) -> list[Unit]:
+        return find_units(self.model, self.addresses, kind)[0]
 
     @cached_property
     def effect(self) -> Effect:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ class Agreement:
     found: float
     true: float
     expected: float
-    """|F ∩ T| of random parts of F's sizes."""
+    """|F ∩ T| of a random F of this size."""
 
     @property
     def precision(self) -> float:
@@ -32,45 +33,50 @@ class Agreement:
         return self.shared / self.true
 
     @property
+    def iou(self) -> float:
+        return self.shared / (self.found + self.true - self.shared)
+
+    @property
     def chance(self) -> float:
         return self.expected / self.found if self.found else 0.0
 
 
-def agreement(found: Region, truth: Region) -> Agreement | None:
-    """The sums over all weights; None for entries against ranks, which no measure compares."""
-    shared = size = true = expected = 0.0
-    for name in found.keys() | truth.keys():
-        one, other = found.get(name), truth.get(name)
-        both = _shared(one, other)
-        if both is None:
-            return None
-        ranks = isinstance(one, Projector) or isinstance(other, Projector)
-        mine, theirs = _size(one, ranks), _size(other, ranks)
-        part = one or other
-        assert part is not None
-        space = min(part.shape) if ranks else Whole(part.shape).count
-        shared, size, true = shared + both, size + mine, true + theirs
-        expected += mine * theirs / space
-    return Agreement(shared, size, true, expected)
+def agreement(found: Region, truth: Region, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Agreement | None:
+    """The sums over all weights; None for entries against ranks, which no measure compares.
+
+    `shapes` (out, in) are those of all weights that F could lie in, among which a random F lies anywhere; without them those
+    of the weights that either region names.
+    """
+    found, truth = (Region({name: _plain(part) for name, part in region.items()}) for region in (found, truth))
+    kinds = {type(part) for region in (found, truth) for part in region.values()}
+    if {Mask, Projector} <= kinds:
+        return None
+    ranks = Projector in kinds
+    places = shapes if shapes is not None else {name: part.shape for name, part in (*found.items(), *truth.items())}
+    space = sum(min(shape) if ranks else math.prod(shape) for shape in places.values())
+    size, true = (sum(_size(part, ranks) for part in region.values()) for region in (found, truth))
+    there = sum(_size(part, ranks) for name, part in truth.items() if name in places)
+    shared = sum(_shared(found[name], truth[name]) for name in found.keys() & truth.keys())
+    return Agreement(shared, size, true, size * there / space)
 
 
-def _size(part: Part | None, ranks: bool) -> float:
-    if part is None:
-        return 0.0
+def _plain(part: Part) -> Part:
+    """A mask of every entry as the whole weight, which it is: in a file the two are one."""
+    return Whole(part.shape) if part.count == math.prod(part.shape) else part
+
+
+def _size(part: Part, ranks: bool) -> float:
     if not ranks:
         return part.count
     return part.basis().shape[1] if isinstance(part, Projector) else min(part.shape)
 
 
-def _shared(one: Part | None, other: Part | None) -> float | None:
-    if one is None or other is None:
-        return 0.0
+def _shared(one: Part, other: Part) -> float:
+    """Of parts that can be compared: entries that both have, or what their spans share."""
     if isinstance(one, Projector) or isinstance(other, Projector):
-        if isinstance(one, Mask) or isinstance(other, Mask):
-            return None
-        if isinstance(one, Whole) or isinstance(other, Whole):
-            return min(_size(one, True), _size(other, True))
-        return float((one.basis().double().T @ other.basis().double()).square().sum())
+        if isinstance(one, Projector) and isinstance(other, Projector):
+            return float((one.basis().double().T @ other.basis().double()).square().sum())
+        return min(_size(one, True), _size(other, True))
     if isinstance(one, Mask) and isinstance(other, Mask):
         return (one & other).count
     return other.count if isinstance(one, Whole) else one.count

@@ -93,10 +93,11 @@ def attack_of(session: Session, name: str | None) -> str:
         for leaf in session.leaves
         if leaf.name in session.tasks
     }
-    return _chosen([task for task, role in roles.items() if role == "attack"], name)
+    return chosen([task for task, role in roles.items() if role == "attack"], name)
 
 
-def _chosen(attacks: Sequence[str], name: str | None) -> str:
+def chosen(attacks: Sequence[str], name: str | None) -> str:
+    """The attack of that name, else the first; BrittleError where there is none."""
     if not attacks or (name is not None and name not in attacks):
         asked = f"--attack {name}: " if name else ""
         known = ", ".join(attacks) or "none"
@@ -108,7 +109,7 @@ def concluded(rows: Sequence[Row], by_share: Mapping[str, str], prepared: Prepar
     """What the rows say."""
     unedited = next(row for row in rows if row.kind == "unedited")
     attacks = [task.task for task in unedited.tasks if task.role == "attack" and "not_refused_coherent" in task.values]
-    attack, sizes = _chosen(attacks, wanted.attack), _sizes(rows, by_share)
+    attack, sizes = chosen(attacks, wanted.attack), _sizes(rows, by_share)
     points, known = curves(sizes, unedited, attack, wanted.limits), power(unedited)
     return {
         "schema": SCHEMA,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from brittle_eval.reporting import measured
+from brittle_eval.reporting.landscape_charts import sentences
 from brittle_eval.reporting.report_source import Source
 from brittle_eval.running.record import Row
 from brittle_eval.stats import Rate
@@ -28,7 +29,7 @@ class Headline:
 
 
 def headline(source: Source) -> Headline:
-    """Of a probe the size that it found; of a run or a sweep the edit with the most answers, beside its controls."""
+    """Of a probe the size that it found, of a landscape its scores; else the edit with the most answers, beside its controls."""
     task, edits = source.attack, source.edits()
     state = list(_state(source))
     if task is None:
@@ -37,6 +38,9 @@ def headline(source: Source) -> Headline:
         return Headline(_unedited(source.rows[0], task), "", state)
     if source.probe is not None:
         return _probed(source, source.probe, task, state)
+    if source.landscape is not None:
+        first, *further = sentences(source.landscape)
+        return Headline(first, _unedited(source.rows[0], task, ""), [*further, *state])
     best = max(edits, key=lambda row: rate.k / rate.n if (rate := measured.answered(row, task)) else -1.0)
     chosen = f"This is the edit with the most answers of {len(edits)}, and the best of several looks better than it is."
     others = [row for row in edits if row is not best][:MOST] if source.kind == "run" else []
@@ -72,10 +76,10 @@ def _size_found(source: Source, probe: Mapping[str, Any], b50: Mapping[str, Any]
     )
 
 
-def _unedited(row: Row, task: str) -> str:
+def _unedited(row: Row, task: str, rest: str = "; no edit was run") -> str:
     found = measured.answered(row, task)
     counts = _counts(found, "harmful prompts") if found else "no harmful prompt"
-    return f"Unedited, {row.model} answers {counts} of {task} coherently and without refusing; no edit was run."
+    return f"Unedited, {row.model} answers {counts} of {task} coherently and without refusing{rest}."
 
 
 def effect(source: Source, row: Row, task: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A run, a sweep or a probe as one HTML file that opens anywhere, asks no network, and holds no generated text unless asked."""
+"""A run, a sweep, a probe or a landscape as one HTML file that asks no network and holds no generated text unless asked."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from brittle_eval.reporting import report_charts
 from brittle_eval.reporting.charts import Chart, Drawing, Series
 from brittle_eval.reporting.figures import check_figures, write_figures
 from brittle_eval.reporting.headline import headline
+from brittle_eval.reporting.landscape_charts import landscape_charts
 from brittle_eval.reporting.region_charts import Places, places
 from brittle_eval.reporting.report_samples import Samples
 from brittle_eval.reporting.report_source import Source, read_source
@@ -65,6 +66,7 @@ def report(asked: Asked) -> list[Path]:
 def drawings(source: Source) -> list[Drawing]:
     """The charts of the results, without those of regions."""
     drawn = report_charts.curves(source.probe) if source.probe is not None else []
+    drawn += landscape_charts(source.landscape) if source.landscape is not None else []
     drawn += report_charts.sweep_charts(source.cells)
     return drawn + (report_charts.pareto(source, source.attack) if source.attack else [])
 

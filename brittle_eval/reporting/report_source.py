@@ -1,4 +1,4 @@
-"""What a report is made of: the folder of a run, a sweep or a probe, read and checked."""
+"""What a report is made of: the folder of a run, a sweep, a probe or a landscape, read and checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from brittle_eval.running.comparison import against_unedited
 from brittle_eval.running.record import Row
 from brittle_eval.running.row import read_row
 
-Kind = Literal["run", "sweep", "probe"]
+Kind = Literal["run", "sweep", "probe", "landscape"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Source:
-    """A finished run or probe, or as much of a sweep as there is."""
+    """A finished run, probe or landscape, or as much of a sweep as there is."""
 
     path: Path
     kind: Kind
@@ -53,6 +53,7 @@ class Source:
     planned: int = 0
     """Cells of the sweep, finished or not."""
     probe: Mapping[str, Any] | None = None
+    landscape: Mapping[str, Any] | None = None
 
     @cached_property
     def regions(self) -> list[Path]:
@@ -66,8 +67,8 @@ class Source:
 
     @cached_property
     def attack(self) -> str | None:
-        """The task whose rate is the headline: that of a probe, else the first."""
-        asked = (self.probe or {}).get("attack")
+        """The task whose rate is the headline: that of a probe or a landscape, else the first."""
+        asked = (self.probe or self.landscape or {}).get("attack")
         known = measured.attacks(self.rows)
         return asked if asked in known else known[0] if known else None
 
@@ -116,12 +117,12 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """The run, sweep or probe in a folder.
+    """The run, sweep, probe or landscape in a folder.
 
     BrittleError for a folder that holds none of them, a run that is not finished, a damaged file, and rows of another schema.
     """
     if not path.is_dir():
-        raise BrittleError(f"{path} is no folder: give the folder of a run, a sweep or a probe")
+        raise BrittleError(f"{path} is no folder: give the folder of a run, a sweep, a probe or a landscape")
     if (path / "sweep.json").exists():
         return _sweep(path)
     if not (path / "run.json").exists():
@@ -130,9 +131,10 @@ def read_source(path: Path) -> Source:
     rows = _rows(path, run)
     if not rows:
         raise BrittleError(f"the run in {path} is not finished: repeat its command to finish it, then report it")
-    probe = _json(path / "probe.json") if (path / "probe.json").exists() else None
+    probe, landscape = (_json(file) if file.exists() else None for file in (path / "probe.json", path / "landscape.json"))
+    kind: Kind = "probe" if probe else "landscape" if landscape else "run"
     given = {"config": run.get("config", {}), "versions": run.get("versions", {}), "digest": run.get("digest", "")}
-    return Source(path, "probe" if probe else "run", rows, **given, probe=probe)
+    return Source(path, kind, rows, **given, probe=probe, landscape=landscape)
 
 
 def _sweep(path: Path) -> Source:

@@ -15,7 +15,7 @@ FEW = 100
 
 
 def command(source: Source) -> str | None:
-    """The command of a run, or of the run that a probe's rows are, from its configuration; None for a sweep."""
+    """The command of a run, or of the run that a probe's or a landscape's rows are, from its configuration; None for a sweep."""
     return command_line(source.config) or None
 
 
@@ -69,6 +69,11 @@ def _of_selection(source: Source) -> Iterator[str]:
         yield "Of several edits the best looks better than it is. p-values are Holm-corrected within a run only."
     if source.kind == "probe":
         yield "B50 depends on p, on the order of the scores, on ε and on the sizes tried; rates need not rise with size."
+    if source.kind == "landscape":
+        yield (
+            "VISAGE depends on how far the steps go, on how many there are, on what is counted and on the random direction; "
+            "where a step breaks the model, its babble has no refusal in it."
+        )
 
 
 def digests(source: Source) -> list[Sequence[str]]:

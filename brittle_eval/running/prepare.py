@@ -141,7 +141,7 @@ def prepare(options: Options) -> Prepared:
         bound(text)
     cards: dict[str, DatasetCard] = datasets(plugins)
     data.set_sources(data.from_options(cards, options.data, os.environ))
-    chains = tuple(_chain(text, plugins) for text in dict.fromkeys(options.modify))
+    chains = tuple(chain_of(text, plugins) for text in dict.fromkeys(options.modify))
     if options.donor is None and (in_need := [chain.name for chain in chains if chain.needs("donor")]):
         raise BrittleError(f"'{in_need[0]}' needs a donor: give --donor PATH_OR_HUB_ID, a model of the same shape")
     card = None
@@ -200,7 +200,8 @@ def _check_judges(judges: Mapping[str, Judge], stop_when_decided: bool) -> None:
         raise BrittleError(f"{listed} with --stop-when-decided: {never}; name only judges that can be final, such as wei2024")
 
 
-def _chain(text: str, plugins: Plugins) -> Chain:
+def chain_of(text: str, plugins: Plugins) -> Chain:
+    """The plan that was typed, with its methods made; BrittleError for whatever is wrong with it."""
     plan = parse(text, plugins, recipes(plugins))
     check(plan, plugins)
 

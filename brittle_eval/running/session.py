@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from brittle_eval.behaviour.behaviours import reference_pairs
+from brittle_eval.behaviour.behaviours import reference_pairs, rendered
 from brittle_eval.data import sources
 from brittle_eval.errors import CannotRun
 from brittle_eval.evaluation.asking import Before
@@ -20,14 +20,15 @@ from brittle_eval.evaluation.conclude import answer_line, conclude_answers, plai
 from brittle_eval.evaluation.cutting import of_run
 from brittle_eval.evaluation.delegate import delegated
 from brittle_eval.evaluation.evaluate import Leaf, Task, TaskShelf, run_task
-from brittle_eval.evaluation.lm import BrittleHFLM, load_lm
+from brittle_eval.evaluation.lm import BrittleHFLM, Turns, load_lm
 from brittle_eval.evaluation.measures import Reference, compared, reference, token_perplexity
 from brittle_eval.evaluation.presets import check_data, check_tasks
+from brittle_eval.evaluation.reasoning import COMPLIANCE, REFUSAL, direction, distances
 from brittle_eval.evaluation.responses import Responses
 from brittle_eval.evaluation.showing import answered, check_prompts, notes_of, own_metadata
 from brittle_eval.evaluation.stopping import Stopping
 from brittle_eval.evaluation.sweeping import sweep_values
-from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY, WIKITEXT
+from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY, REASONING, WIKITEXT
 from brittle_eval.progress import bar
 from brittle_eval.running.base import base_weights, donor_weights
 from brittle_eval.running.prepare import Prepared
@@ -253,12 +254,22 @@ class Session:
             metric = f"token_ppl_{len(self.pieces[0])}"
             shown = {"metric": metric, "value": mean}
             return TaskResult(leaf.name, "measure", n=len(values), values=shown, metrics={metric: mean}, items=values)
+        if leaf.name == REASONING:
+            items, shown = self._reasoning()
+            return TaskResult(leaf.name, "measure", n=len(items), values=shown, items=items)
         if self._measured[0] != row:
             found = compared(self.model, self.reference, self.lm.pad_id, int(self.lm.batch_size))
             self._measured = (row, dict(zip((PERPLEXITY, DIVERGENCE), found, strict=True)))
         values = self._measured[1][leaf.name]
         mean = sum(values) / len(values)
         return TaskResult(leaf.name, "measure", group=leaf.group, n=len(values), values={"value": mean}, items=values)
+
+    def _reasoning(self) -> tuple[list[float], dict[str, Any]]:
+        """Of the model as it is now, on as many prompts as the run's limit leaves."""
+        prompts, limit, lm = self.prompts("embedded_harmful"), self.settings.limit, self.lm
+        ids = rendered(lm, prompts[: int(limit) if limit and limit >= 1 else None], Turns(chat=True))
+        words = [lm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (REFUSAL, COMPLIANCE)]
+        return direction(*(distances(self.model, ids, opening, lm.pad_id, int(lm.batch_size)) for opening in words))
 
     def conclude(self, row: str, leaf: Leaf, given_up: str | None = None) -> TaskResult:
         """The result of a task of a row: as finished before, or judged now; the model must be the unedited one."""

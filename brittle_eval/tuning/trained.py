@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -15,9 +16,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from brittle_eval.behaviour.calibration import Example
+from brittle_eval.engine.attribute import Pass, accumulate, scores
 from brittle_eval.engine.edit import edited, prove, uninterrupted
+from brittle_eval.engine.isolate import as_weight
+from brittle_eval.engine.sharing import sites
 from brittle_eval.errors import BrittleError, blaming
-from brittle_eval.methods import Context, Modification
+from brittle_eval.methods import Attribution, Context, Modification
 from brittle_eval.regions import Region
 from brittle_eval.store import region_digest
 from brittle_eval.tuning.delta import apply_delta, save_delta
@@ -114,7 +119,13 @@ def _train(
     file = tuning.folder / f"{hashlib.blake2b(json.dumps(header).encode(), digest_size=6).hexdigest()}.safetensors"
     known = apply_delta(file, model, header["before"]) if file.exists() else None
     if known is None:
-        own = replace(tuning, folder=file.with_suffix(".checkpoint"), start=start)
+        own = replace(
+            tuning,
+            folder=file.with_suffix(".checkpoint"),
+            start=start,
+            now=Live(model),
+            attribute=partial(_attributed, model, context, tuning.pad_id),
+        )
         header["notes"] = _apply(model, region, modification, replace(context, tuning=own))
     fingerprint.refresh(names)
     changed = [name for name in names if fingerprint.part(name) != entered[name]]
@@ -129,6 +140,34 @@ def _train(
     if (inside := share_inside(region, model, start)) is not None:
         tuning.say(f"{type(modification).__name__.lower()}: ‖ΔW in the region‖ / ‖ΔW‖ = {inside:.3g}")
     return changed
+
+
+class Live(Mapping[str, Tensor]):
+    """Every weight (out, in) of a model by name, as it is when it is asked for; shares memory with the model."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model, self._addresses = model, {address.name: address for address in find_weights(model)[0]}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._addresses[name].view(self._model)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._addresses)
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+
+def _attributed(
+    model: PreTrainedModel, context: Context, pad_id: int, method: Attribution, examples: Sequence[Example]
+) -> dict[str, Tensor]:
+    """The method's scores of every weight that it reached, of the model as it is."""
+    addresses, data = find_weights(model)[0], {"training": examples}
+    weights = {one: as_weight(model, one, context, base="base" in method.needs) for one in addresses}
+    together = sites(model, method, addresses, data, pad_id)
+    states = accumulate(model, method, weights, data, Pass(pad_id), together)["training"]
+    found = {one.name: scores(method, one, states.pop(one.name)) for one in weights.values() if one.name in states}
+    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 
 def _header(modification: Modification, region: Region, seed: int, before: str) -> dict[str, Any]:

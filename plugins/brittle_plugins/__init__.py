@@ -48,6 +48,7 @@ def brittle_modifications() -> dict[str, str]:
         "finetune": "brittle_plugins.finetune:Finetune",
         "keep": "brittle_plugins.keep:Keep",
         "merge": "brittle_plugins.merge:Merge",
+        "patch": "brittle_plugins.patch:Patch",
         "perturb": "brittle_plugins.perturb:Perturb",
         "quantize": "brittle_plugins.quantize:Quantize",
         "restore": "brittle_plugins.restore:Restore",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
@@ -26,17 +27,20 @@ class FourWay(Isolation):
     I of a unit is the mean score of its columns in the weight behind it; with `scale=block` scores of a weight's columns first
     become `(s − mean) / spread`, so that blocks, heads and channels compete. `safety` are the units of the highest I_of − I_minus
     that together have the share `safety` of all units' entries; `utility` those of the lowest among the others; `redundant` of
-    what is left those of the lowest I_of + I_minus; `complex` all others. Ties go to channels before heads, then to the lower
-    block and unit. BrittleError for a model without a unit of a known layout.
+    what is left those of the lowest I_of + I_minus; `complex` all others. With `more`, a part other than these also has the
+    complex units of the highest I_of + I_minus that together have the share `more`. Ties go to channels before heads, then to the
+    lower block and unit. BrittleError for a model without a unit of a known layout.
 
     SSAH, Li and Kim 2024 (arXiv 2410.10862): the paper finds the three shares by scanning, at thresholds that it does not give;
-    the defaults are those it reports of Llama-2-7B-chat. That parts are taken in this order, and `scale`, are ours.
+    the defaults are those it reports of Llama-2-7B-chat. It freezes the safety units with 6 % of the complex ones (`more=0.06`),
+    by an order that has not been seen. That parts are taken in this order, and `scale`, are ours.
     """
 
     part: Kind = "safety"
     safety: Annotated[Share, UNVERIFIED] = 0.013
     utility: Annotated[Share, UNVERIFIED] = 0.133
     redundant: Annotated[Share, UNVERIFIED] = 0.148
+    more: Annotated[Share, UNVERIFIED] = 0.0
     scale: Annotated[Literal["block", "none"], UNVERIFIED] = "block"
     of: str = "safety"
     minus: str = "utility"
@@ -64,8 +68,19 @@ class FourWay(Isolation):
                 "four-way found no unit of a known layout in this plan's scope: it needs the weights behind the units"
             )
         one, other = (self._scores(scores[name], units) for name in self.behaviours)
-        kinds = self.split(one - other, one + other, [size(unit) for unit in units])
-        return masks_of(units, [unit for unit, kind in zip(units, kinds, strict=True) if kind == self.part], own)
+        sizes = [size(unit) for unit in units]
+        kinds = self.split(one - other, one + other, sizes)
+        chosen = [number for number, kind in enumerate(kinds) if kind == self.part]
+        if self.part != "complex":
+            ranked = [number for number in (-one - other).argsort(stable=True).tolist() if kinds[number] == "complex"]
+            chosen += self._first(ranked, sizes, share(self.more, sum(sizes)))
+        return masks_of(units, [units[number] for number in chosen], own)
+
+    @staticmethod
+    def _first(ranked: Sequence[int], sizes: Sequence[int], room: int) -> list[int]:
+        """The first units, up to the one that has no room."""
+        reached = list(accumulate(sizes[number] for number in ranked))
+        return [number for number, total in zip(ranked, reached, strict=True) if total <= room]
 
     def _scores(self, scores: Mapping[str, Tensor], units: Sequence[Unit]) -> Tensor:
         by_column = {}
@@ -84,13 +99,9 @@ class FourWay(Isolation):
             ("redundant", self.redundant, total),
         ]
         for kind, wanted, order in ranked:
-            room = share(wanted, sum(sizes))
-            for unit in order.argsort(stable=True).tolist():
-                if kinds[unit] == "complex":
-                    room -= sizes[unit]
-                    if room < 0:
-                        break
-                    kinds[unit] = kind
+            left = [unit for unit in order.argsort(stable=True).tolist() if kinds[unit] == "complex"]
+            for unit in self._first(left, sizes, share(wanted, sum(sizes))):
+                kinds[unit] = kind
         return kinds
 
 
