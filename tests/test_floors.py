@@ -170,6 +170,7 @@ FLOORS = (
         "cli_behaviour",
         "cli_export",
         "cli_judge",
+        "cli_config",
         "cli_run",
         "cli_leaderboard",
         "cli_localize",

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from brittle_eval.commands.cli_run import FILE, as_options, run
 
-OWN = frozenset({"output_path", "help"})
+OWN = frozenset({"output_path", "config", "help"})
 """Options of `run` that a grid cannot have."""
 
 
