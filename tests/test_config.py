@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 
 from brittle_eval.cli import main
 from brittle_eval.commands.cli_probe import probe
-from brittle_eval.commands.cli_run import as_options, run
+from brittle_eval.commands.cli_run import SENDING, as_options, run
 from brittle_eval.errors import BrittleError
 from brittle_eval.running.command import options_of
 from brittle_eval.running.prepare import Options
@@ -51,7 +51,7 @@ def test_the_configuration_of_a_run_asks_for_the_same_again(tmp_path: Path, argu
 
 
 def test_every_option_of_run_is_a_key_with_hyphens_or_underscores(tmp_path: Path) -> None:
-    known = {option.name: option.opts[0] for option in run.params if option.name not in ("config", "help")}
+    known = {option.name: option.opts[0] for option in run.params if option.name not in {"config", "help"} | SENDING}
     values: dict[str, Any] = {
         "model": "hf-checkpoint",
         "model_args": {"pretrained": "a,b", "dtype": "float32"},

@@ -17,7 +17,7 @@ COMMAS = frozenset({"tasks", "judges"})
 """Options whose names stand with commas between them on a command line; in a file they may be a list."""
 
 
-class Pairs(click.ParamType):
+class Pairs(click.ParamType):  # type: ignore[type-arg]  # older versions of click have it plain
     """`key=value,key=value` as lm-eval reads it, or a mapping."""
 
     name = "text"

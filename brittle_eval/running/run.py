@@ -136,11 +136,13 @@ class Production:
                 yield self._edited_row(name, "control", chain, control)
 
     def _edited_row(self, name: str, kind: Any, chain: Chain, region: Region) -> Row:
-        session = self.session
-        addresses = self.finder.scoped[chain.name]
+        return self._row(name, kind, chain, region, self._timed(name, self.edit(chain, region)))
+
+    def edit(self, chain: Chain, region: Region) -> AbstractContextManager[list[str]]:
+        """The model with the plan's modifications on the region; undone bit for bit on leaving."""
+        session, addresses = self.session, self.finder.scoped[chain.name]
         given = with_tuning(self.finder.context, self.prepared, session, self.folder, self.say)
-        context = applied(session.model, addresses, region, chain.modifications, given, session.fingerprint)
-        return self._row(name, kind, chain, region, self._timed(name, context))
+        return applied(session.model, addresses, region, chain.modifications, given, session.fingerprint)
 
     @contextmanager
     def _timed(self, name: str, context: AbstractContextManager[list[str]]) -> Iterator[list[str]]:
