@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from brittle_eval.reading import Reader, Steering
     from brittle_eval.regions import Mask, Part, Projector, Region, Whole, chance_overlap, overlap
     from brittle_eval.running.api import Evaluation, evaluate
+    from brittle_eval.running.hosted import BrittleHF
     from brittle_eval.scores import Compare, Directions, ExampleInputs, HiddenStates, highest, select, share
     from brittle_eval.tuning.checkpoint import Checkpoint
     from brittle_eval.tuning.hold import Hold, Rule
@@ -44,6 +45,7 @@ __all__ = [
     "UNVERIFIED",
     "Attribution",
     "BrittleError",
+    "BrittleHF",
     "CannotRun",
     "Checkpoint",
     "Compare",
@@ -99,6 +101,7 @@ _HOME = {
     "reading": ("Reader", "Steering"),
     "regions": ("Mask", "Part", "Projector", "Region", "Whole", "chance_overlap", "overlap"),
     "running.api": ("Evaluation", "evaluate"),
+    "running.hosted": ("BrittleHF",),
     "scores": ("Compare", "Directions", "ExampleInputs", "HiddenStates", "highest", "select", "share"),
     "tuning.checkpoint": ("Checkpoint",),
     "tuning.hold": ("Hold", "Rule"),

@@ -19,6 +19,7 @@ LAZY = {
     "sweep": ("brittle_eval.commands.cli_sweep", "Run every combination of models, plans, their options, seeds and tasks."),
     "probe": ("brittle_eval.commands.cli_probe", "The brittleness curve: at which size of the region safety gives way."),
     "landscape": ("brittle_eval.commands.cli_landscape", "Step away from a model at random or towards another: VISAGE."),
+    "lm-eval": ("brittle_eval.commands.cli_lm_eval", "lm-eval's own command, with the model type brittle-hf."),
     "judge": ("brittle_eval.commands.cli_judge", "Judge a run's stored answers again, or judges against labels."),
     "leaderboard": ("brittle_eval.commands.cli_leaderboard", "Put the rows of many runs side by side, ranked."),
     "verify": ("brittle_eval.commands.cli_leaderboard", "Count a row's numbers anew from what it rests on."),
@@ -52,7 +53,7 @@ class Commands(click.Group):
         if cmd_name not in LAZY:
             return super().get_command(ctx, cmd_name)
         logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of our tasks' arguments, which are meant so
-        command: click.Command = getattr(importlib.import_module(LAZY[cmd_name][0]), cmd_name)
+        command: click.Command = getattr(importlib.import_module(LAZY[cmd_name][0]), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

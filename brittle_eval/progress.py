@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-ERR = Console(stderr=True)
+ERR = Console(stderr=True, force_jupyter=False)  # in a notebook rich would draw into what it captures, without an end
 
 
 @contextmanager

@@ -71,8 +71,8 @@ def test_same_scores_as_lm_eval(folder: Path) -> None:
     command("brittle_eval", *shared, "--modify", "none", "--output_path", str(folder / "ours"), home=folder / "home")
     (file,) = (folder / "theirs").rglob("results_*.json")
     theirs = json.loads(file.read_text())["results"]
-    ours = json.loads((folder / "ours" / "results.json").read_text())["results"]["unedited"]
+    ours = json.loads((folder / "ours" / "results.json").read_text())["results"]
     for name in NAMES:
         expected = {key: value for key, value in theirs[name].items() if key not in ("alias", "name", "sample_len")}
         assert expected
-        assert {key: ours[name][key] for key in expected} == expected
+        assert {key: ours[f"{name}@unedited"][key] for key in expected} == expected

@@ -174,7 +174,7 @@ def test_a_probe_from_command_to_curve(
     printed = capsys.readouterr().out
     assert content["b50"]["text"] in printed and content["utility"] in printed
     before = (folder / "probe.json").read_bytes()
-    assert main([*line, "--attribution", attribution, "--p", "0.05"]) == 0
+    assert main(["probe", "--config", str(folder / "config.yaml"), "--output_path", str(folder)]) == 0
     assert (folder / "probe.json").read_bytes() == before
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from brittle_eval.commands.cli_run import as_asked, run
+from brittle_eval.commands.cli_run import SENDING, as_asked, run
 
 MODIFY = "modify"
 OWN = ("attribution", "p", "sizes", "smallest", "largest", "compare", "attack")
@@ -47,7 +47,7 @@ def probe(**given: Any) -> None:
     click.echo(f"results: {folder}")
 
 
-probe.params += [parameter for parameter in run.params if parameter.name not in (MODIFY, "controls", "stop_when")]
+probe.params += [parameter for parameter in run.params if parameter.name not in {MODIFY, "controls", "stop_when"} | SENDING]
 probe.params.append(
     click.Option(
         ["--controls"], default="random:1,magnitude:1", show_default=True, help="Control regions of every size, or none."

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from brittle_eval.commands import cli_config
+from brittle_eval.commands.cli_config import FILE as FILE
+from brittle_eval.commands.cli_config import Pairs
 from brittle_eval.running.prepare import Options
 
-FILE = click.Path(path_type=Path)
+GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+"""Where a value comes from that the user chose: the command line, or a configuration file."""
+
+SENDING = frozenset({"wandb_args", "wandb_config_args", "trackio_args", "hf_hub_log_args", "send_answers_to"})
+"""Options that say who gets the results: they change no row, and no configuration has them, since they may hold a token."""
 
 
 def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -20,19 +26,20 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 
 
 def _typed(context: click.Context) -> frozenset[str]:
-    """The options that stand on the command line, by their names in `Options`."""
+    """The options that the user gave, by their names in `Options`."""
     known = {one.name for one in fields(Options)} | {"system_role"}
-    names = [
-        name for name in context.params if name in known and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    ]
+    names = [name for name in context.params if name in known and context.get_parameter_source(name) in GIVEN]
     return frozenset("merge_system" if name == "system_role" else name for name in names)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})  # click keeps those of its first context
+@cli_config.option
 @click.option(
     "--model", default="hf", show_default=True, help="What answers: hf (the model itself), hf-checkpoint, vllm, sglang."
 )
-@click.option("--model_args", help="pretrained=PATH_OR_HUB_ID,dtype=… as lm-eval reads it; without: the embedded model.")
+@click.option(
+    "--model_args", type=Pairs(), help="pretrained=PATH_OR_HUB_ID,dtype=… as lm-eval reads it; without: the embedded model."
+)
 @click.option(
     "--modify", multiple=True, metavar="PLAN", help="A recipe or attribution+isolation+modification[:key=value,…]; repeatable."
 )
@@ -58,8 +65,8 @@ def _typed(context: click.Context) -> frozenset[str]:
     "--system-role", type=click.Choice(["own", "merge"]), default="own", help="merge: system text goes into the user turn."
 )
 @click.option("--include_path", multiple=True, type=FILE, help="A folder with more task YAML.")
-@click.option("--gen_kwargs", help="Overrides of generation options, such as max_gen_toks=64.")
-@click.option("--metadata", help="Options of tasks, such as prefill_tokens=5,shots=16,seqlen=2048.")
+@click.option("--gen_kwargs", type=Pairs(), help="Overrides of generation options, such as max_gen_toks=64.")
+@click.option("--metadata", type=Pairs(), help="Options of tasks, such as prefill_tokens=5,shots=16,seqlen=2048.")
 @click.option("--num_fewshot", type=click.IntRange(min=0))
 @click.option(
     "--behaviour", "behaviours", multiple=True, metavar="NAME=FILE", help="Calibration pairs: jsonl with prompt and response."
@@ -81,16 +88,38 @@ def _typed(context: click.Context) -> frozenset[str]:
 )
 @click.option("--plugin", "plugins", multiple=True, type=FILE, help="Add a plugin file.")
 @click.option("--memory", type=float, default=4.0, show_default=True, help="GiB for the scores of one group of blocks.")
-def run(**_: Any) -> None:
+@click.option("--wandb_args", type=Pairs(), help="Send the results to Weights & Biases: arguments of its init, as project=NAME.")
+@click.option("--wandb_config_args", type=Pairs(), help="Configuration of that run.")
+@click.option("--trackio_args", type=Pairs(), help="Send the results to Trackio: arguments of its init, as project=NAME.")
+@click.option(
+    "--hf_hub_log_args",
+    type=Pairs(),
+    help="Send the results to the Hugging Face Hub, as push_results_to_hub=true,hub_results_org=NAME; private by default.",
+)
+@click.option(
+    "--send-answers-to",
+    type=click.Choice(["wandb", "trackio", "hub"]),
+    multiple=True,
+    help="Send that receiver the prompts and answers too, some of them harmful.",
+)
+def run(**given: Any) -> None:
     """Attribute, isolate, modify; evaluate the unedited model, the edited ones, and controls of the same size."""
+    from brittle_eval.running.publish import Receivers, publish
+    from brittle_eval.running.record import RunFolder
     from brittle_eval.running.run import run as start
     from brittle_eval.running.sides import show_sides
     from brittle_eval.running.table import show, terminal
 
-    rows, folder = start(as_asked(click.get_current_context()), say=lambda line: click.echo(line, err=True))
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    receivers = Receivers(**{name: given[name] for name in SENDING})
+    receivers.check()
+    rows, folder = start(as_asked(click.get_current_context()), say=say)
     show(rows)
     show_sides(rows, terminal())
     click.echo(f"results: {folder}")
+    publish(RunFolder.stored(folder), rows, receivers, say)
 
 
 def as_options(arguments: Sequence[str], plans: Sequence[str] = ()) -> Options:
@@ -102,13 +131,8 @@ def as_options(arguments: Sequence[str], plans: Sequence[str] = ()) -> Options:
 
 def as_asked(context: click.Context, params: Mapping[str, Any] | None = None) -> Options:
     """The options that click has read, or those of another command that has the same ones."""
-    from brittle_eval.evaluation.evaluate import parse_arguments
-
-    given = dict(context.params if params is None else params)
+    given = {name: value for name, value in (context.params if params is None else params).items() if name not in SENDING}
     given["given"] = _typed(context)
-    for key in ("model_args", "gen_kwargs", "metadata"):
-        if given[key] is not None:
-            given[key] = parse_arguments(given[key])
     given["modify"] = given["modify"] or ("none",)
     given["merge_system"] = given.pop("system_role") == "merge"
     template = given["apply_chat_template"]

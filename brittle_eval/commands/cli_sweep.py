@@ -10,9 +10,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from brittle_eval.commands.cli_run import FILE, as_options, run
+from brittle_eval.commands.cli_run import FILE, SENDING, as_options, run
 
-OWN = frozenset({"output_path", "help"})
+OWN = frozenset({"output_path", "config", "help"}) | SENDING
 """Options of `run` that a grid cannot have."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from typing import Any
 import lm_eval.tasks
 import numpy as np
 import torch
+from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.registry import get_model
+from lm_eval.api.registry import register_model as register_model
 from lm_eval.api.task import Task as Task
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
@@ -162,6 +165,23 @@ def _configure(task: Task, settings: Settings) -> None:
     elif shots is None:
         task.set_config(key="num_fewshot", value=0)
     task.set_fewshot_seed(seed=SEEDS[1])
+
+
+def loggers() -> Any:
+    """lm-eval's loggers and its tracker of results, which take a second to import."""
+    import lm_eval.loggers
+
+    return lm_eval.loggers
+
+
+def lm_eval_command(words: Sequence[str]) -> None:
+    """lm-eval's own command with these words, in this process: what is registered here is registered there."""
+    before = sys.argv
+    sys.argv = ["lm-eval", *words]
+    try:
+        cli_evaluate()
+    finally:
+        sys.argv = before
 
 
 def backend_model(name: str, arguments: Mapping[str, Any]) -> Any:

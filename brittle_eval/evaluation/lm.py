@@ -65,6 +65,14 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
     cut: frozenset[tuple[str, str]] = frozenset()
     """Prompt and text of the answers that were stopped because they were decided."""
 
+    def __init__(self, **given: Any) -> None:
+        """As HFLM loads it; BrittleError for a model that does not load."""
+        try:
+            super().__init__(**given)
+        except (OSError, ValueError, TypeError, SafetensorError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise BrittleError(f"cannot load the model {given.get('pretrained')}: {first[:240]}") from error
+
     @contextmanager
     def showing(self, turns: Turns, on_answer: Callable[[], None]) -> Iterator[None]:
         """While inside, prompts are rendered as `turns` says and answers come from our generator."""
@@ -195,11 +203,7 @@ def _args(requests: Sequence[Instance]) -> list[Any]:
 def load_lm(arguments: Mapping[str, Any], device: str | None, batch_size: int | None, seed: int) -> BrittleHFLM:
     """The model that HFLM loads from lm-eval's arguments; without a batch size as many rows as fit the memory."""
     given = {"device": device or ("cuda" if torch.cuda.is_available() else "cpu")} | dict(arguments)
-    try:
-        lm = BrittleHFLM(**given, batch_size=batch_size or 1)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BrittleError(f"cannot load the model {given.get('pretrained')}: {first[:240]}") from error
+    lm = BrittleHFLM(**given, batch_size=batch_size or 1)
     lm.seed = seed
     if batch_size is None:
         lm.batch_size_per_gpu = fitting_batch_size(lm.model)
@@ -239,11 +243,6 @@ def fitting_batch_size(model: PreTrainedModel) -> int:
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     row = 256 * (2 * heads * head * config.num_hidden_layers * model.dtype.itemsize + 2 * 4 * config.vocab_size)
     device = input_device(model)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else int(psutil.virtual_memory().available)
     size = max(1, min(32, free // 4 // row))
     return int(2 ** int(math.log2(size)))
-
-
-def _free_memory() -> int:
-    """Bytes of memory that this process may still take."""
-    return int(psutil.virtual_memory().available)

@@ -12,9 +12,10 @@ from brittle_eval.errors import BrittleError
 from brittle_eval.evaluation.showing import own_metadata
 from brittle_eval.plugins import Plugins
 from brittle_eval.probes.curve import Limits, Size, area_of, b50, curves, power
+from brittle_eval.running.command import options_of
 from brittle_eval.running.prepare import Options, Prepared, output_folder, prepare
 from brittle_eval.running.record import Row, RunFolder
-from brittle_eval.running.run import Production, configuration, open_session
+from brittle_eval.running.run import Production, configuration, keep_config, open_session
 from brittle_eval.running.session import Session
 from brittle_eval.sweeps.grid import numbers
 
@@ -76,6 +77,7 @@ def probe(options: Options, wanted: Wanted, say: Say = print) -> tuple[dict[str,
     prepared = prepare(replace(options, modify=tuple(by_share.values())))
     folder = RunFolder(output_folder(prepared), configuration(prepared))
     with folder.opened():
+        keep_config(folder, asked(wanted) | {key: one for key, one in options_of(folder.config).items() if key != "modify"})
         rows = folder.rows()
         if rows is None:
             session = open_session(prepared, folder, say)
@@ -84,6 +86,13 @@ def probe(options: Options, wanted: Wanted, say: Say = print) -> tuple[dict[str,
         found = concluded(rows, by_share, prepared, wanted)
         folder.write_json("probe.json", found)
     return found, folder.path
+
+
+def asked(wanted: Wanted) -> dict[str, Any]:
+    """The probe's own options, by their names on the command line."""
+    limits = wanted.limits
+    own = asdict(wanted) | {"epsilon": limits.epsilon, "ppl-factor": limits.perplexity, "max-kl": limits.divergence}
+    return {key: value for key, value in own.items() if value is not None and key != "limits"}
 
 
 def attack_of(session: Session, name: str | None) -> str:

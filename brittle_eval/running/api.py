@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from brittle_eval.errors import UnknownName
 from brittle_eval.evaluation.lm import load_lm
 from brittle_eval.running.prepare import Options
-from brittle_eval.running.record import Row, TaskResult
+from brittle_eval.running.record import Row
+from brittle_eval.running.results import numbers
 from brittle_eval.running.run import run
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ OURS = frozenset({"model", "model_args", "modify", "tasks", "given"})
 """Options that are arguments of their own, or that a function call has no use for."""
 
 COLUMNS = ["row", "kind", "recipe", "task", "role", "n", "number", "value", "low", "high"]
-BOUNDS = ("low", "high")
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,9 @@ class Evaluation:
             (row.name, row.kind, row.recipe, task.task, task.role, task.n, *number)
             for row in self.rows
             for task in row.tasks
-            for number in _numbers(task)
+            for number in numbers(task)
         ]
         return DataFrame(lines, columns=COLUMNS)
-
-
-def _numbers(task: TaskResult) -> Iterator[tuple[Any, ...]]:
-    """Name, value and interval of everything that a task's result counts."""
-    for name, found in task.values.items():
-        if isinstance(found, dict) and "value" in found:
-            yield name, found["value"], found.get("low"), found.get("high")
-        elif name == "value":
-            yield name, found, task.values.get("low"), task.values.get("high")
-        elif isinstance(found, int | float) and name not in BOUNDS:
-            yield name, found, None, None
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""The command that makes a run again, written from the run's configuration: also for runs that no command line began."""
+"""What makes a run again, as a command or a `--config` file, from its configuration: also for runs that no command line began."""
 
 from __future__ import annotations
 
@@ -33,31 +33,40 @@ def of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"seed": config.get("seed") or 0, "command": command_line(config), "settings": settings}
 
 
-def command_line(config: Mapping[str, Any]) -> str:
-    """`brittle-eval run …` as a shell reads it; nothing for a configuration that is no run's."""
-    if not config.get("model"):
-        return ""
+def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration asks for, by the options of the command line: a `--config` file of the same run."""
     given = {NAMES.get(name, name): value for name, value in config.items()}
     if preset := given.get("preset"):
         given = {name: value for name, value in given.items() if name not in PRESET}
         given["preset"] = preset.partition(" ")[0]  # a configuration has the version behind it
-    words = ["brittle-eval", "run"]
-    for name in PLAIN:
-        if given.get(name) not in (None, [], {}):
-            words += [f"--{name}", _text(given[name])]
-    for name in REPEATED:
-        for value in given.get(name) or ():
-            words += [_option(name), str(value)]
-    words += [_option(name) for name in FLAGS if given.get(name)]
+    found = {name: given[name] for name in PLAIN if given.get(name) not in (None, [], {})}
+    found |= {_option(name): list(given[name]) for name in REPEATED if given.get(name)}
+    found |= {_option(name): True for name in FLAGS if given.get(name)}
     if given.get("merge_system"):
-        words += ["--system-role", "merge"]
+        found["system-role"] = "merge"
     if template := given.get("apply_chat_template"):
-        words.append("--apply_chat_template" if template is True else f"--apply_chat_template={template}")
+        found["apply_chat_template"] = template
+    return found
+
+
+def command_line(config: Mapping[str, Any]) -> str:
+    """`brittle-eval run …` as a shell reads it; nothing for a configuration that is no run's."""
+    if not config.get("model"):
+        return ""
+    words = ["brittle-eval", "run"]
+    for name, value in options_of(config).items():
+        if value is True:
+            words.append(f"--{name}")
+        elif name == "apply_chat_template":  # its value is optional, so it must not stand apart
+            words.append(f"--{name}={value}")
+        else:
+            repeated = name in map(_option, REPEATED)
+            words += [word for one in (value if repeated else [value]) for word in (f"--{name}", _text(one))]
     return shlex.join(words)
 
 
 def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}" if name.startswith("stop") else f"--{name}"
+    return name.replace("_", "-") if name.startswith("stop") else name
 
 
 def _text(value: Any) -> str:

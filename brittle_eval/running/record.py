@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from brittle_eval.errors import BrittleError
 from brittle_eval.judgement.agreement import Agreement, pooled
+from brittle_eval.running.results import as_lm_eval
 from brittle_eval.running.row import SCHEMA as SCHEMA
 from brittle_eval.running.row import Role as Role
 from brittle_eval.running.row import Row as Row
@@ -200,12 +201,11 @@ class RunFolder:
         return [read_row(line, f"{file}, line {number}", known) for number, line in numbered_lines(file)]
 
     def write_rows(self, rows: Iterable[Row]) -> None:
-        """All rows of the run; lm-eval's metrics by row and task, and how far the judges agree over all rows."""
+        """All rows of the run; the results as lm-eval's tools read them, and how far the judges agree over all rows."""
         rows = list(rows)
         self.write_lines("rows.jsonl", [asdict(row) for row in rows])
-        results = {row.name: {task.task: task.metrics | task.values for task in row.tasks} for row in rows}
         judged = {"limited": any(row.limited for row in rows), "agreement": [asdict(pair) for pair in agreement_of(rows)]}
-        self.write_json("results.json", {"results": results, "config": self.config, "versions": versions()} | judged)
+        self.write_json("results.json", as_lm_eval(rows, self.config) | {"packages": versions()} | judged)
 
 
 def agreement_of(rows: Iterable[Row]) -> list[Agreement]:

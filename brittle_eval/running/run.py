@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # has no types
 
 from brittle_eval.data import sources
 from brittle_eval.engine.controls import matched_control
@@ -21,10 +23,10 @@ from brittle_eval.evaluation.lm import BrittleHFLM
 from brittle_eval.evaluation.presets import numbers
 from brittle_eval.judgement.judges import identity
 from brittle_eval.regions import Region
-from brittle_eval.running.command import of_config
+from brittle_eval.running.command import of_config, options_of
 from brittle_eval.running.comparison import against_unedited
 from brittle_eval.running.prepare import Chain, Options, Prepared, load_arguments, output_folder, prepare
-from brittle_eval.running.record import Row, RunFolder, versions
+from brittle_eval.running.record import Row, RunFolder, versions, write_text
 from brittle_eval.running.session import Session
 from brittle_eval.running.tuner import with_tuning
 from brittle_eval.tuning.trained import applied
@@ -41,11 +43,17 @@ def run(options: Options, say: Say = print, loaded: BrittleHFLM | None = None) -
     prepared = prepare(options)
     folder = RunFolder(output_folder(prepared), configuration(prepared))
     with folder.opened():
+        keep_config(folder, options_of(folder.config))
         if (known := folder.rows()) is not None:
             say(f"resumed: every row of {folder.path} is there")
             return known, folder.path
         session = open_session(prepared, folder, say, loaded)
         return Production(prepared, session, folder, say).finish(), folder.path
+
+
+def keep_config(folder: RunFolder, chosen: Mapping[str, Any]) -> None:
+    """Write what a run or a probe asked for, defaults included, as `config.yaml`: given to `--config` it asks for the same."""
+    write_text(folder.path / "config.yaml", [yaml.safe_dump(dict(chosen), sort_keys=False, allow_unicode=True)])
 
 
 def open_session(prepared: Prepared, folder: RunFolder, say: Say, loaded: BrittleHFLM | None = None) -> Session:
@@ -128,12 +136,15 @@ class Production:
                 yield self._edited_row(name, "control", chain, control)
 
     def _edited_row(self, name: str, kind: Any, chain: Chain, region: Region) -> Row:
+        return self._row(name, kind, chain, region, self._timed(name, self.edit(chain, region)))
+
+    def edit(self, chain: Chain, region: Region) -> AbstractContextManager[list[str]]:
+        """The model with the plan's modifications on the region; undone bit for bit on leaving."""
         session = self.session
         scoped = {address.name for address in self.finder.scoped[chain.name]} | region.keys()  # a control may lie elsewhere
         addresses = [address for address in session.addresses if address.name in scoped]
         given = with_tuning(self.finder.context, self.prepared, session, self.folder, self.say)
-        context = applied(session.model, addresses, region, chain.modifications, given, session.fingerprint)
-        return self._row(name, kind, chain, region, self._timed(name, context))
+        return applied(session.model, addresses, region, chain.modifications, given, session.fingerprint)
 
     @contextmanager
     def _timed(self, name: str, context: AbstractContextManager[list[str]]) -> Iterator[list[str]]:

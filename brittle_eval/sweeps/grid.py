@@ -51,16 +51,21 @@ class Grid:
             yield dict(zip(others, chosen, strict=True)), every
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds; BrittleError for another file."""
+def read(path: Path, what: str = "grid") -> dict[str, Any]:
+    """The mapping that a YAML file holds, by keys with hyphens; BrittleError for another file and a key that stands twice."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         first = " ".join(str(error).split())[:200]
-        raise BrittleError(f"cannot read the grid {path}: {first}; expected YAML of run's options, such as modify: […]") from None
+        raise BrittleError(f"cannot read the {what} {path}: {first}; expected YAML of options, such as modify: […]") from None
     if found is not None and not isinstance(found, dict):
-        raise BrittleError(f"the grid {path} holds a {type(found).__name__}: expected options of run, such as modify: […]")
-    return {str(key): value for key, value in (found or {}).items()}
+        raise BrittleError(f"the {what} {path} holds a {type(found).__name__}: expected options, such as modify: […]")
+    made: dict[str, Any] = {}
+    for key, value in (found or {}).items():
+        if (name := str(key).replace("_", "-")) in made:
+            raise BrittleError(f"the {what} {path} has {name} twice, with a hyphen and with an underscore: leave one out")
+        made[name] = value
+    return made
 
 
 def grid(given: Mapping[str, Any], known: Iterable[str], *, yes: bool = False) -> Grid:
