@@ -88,6 +88,8 @@ def run(**_: Any) -> None:
     from brittle_eval.running.table import show, terminal
 
     rows, folder = start(as_asked(click.get_current_context()), say=lambda line: click.echo(line, err=True))
+    if not rows:
+        return  # one of several processes, and not the first
     show(rows)
     show_sides(rows, terminal())
     click.echo(f"results: {folder}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from brittle_eval.evaluation.crew import Helpers
 from brittle_eval.evaluation.decoder import Decoder
 from brittle_eval.evaluation.responses import Answer, Responses
 from brittle_eval.evaluation.stopping import Stopping
@@ -55,6 +58,12 @@ class _How:
         arguments = asdict(self.sampling) | {"end_ids": sorted(self.end_ids), "stop": stop}
         return [kept.key(row.prompt, row.sample, arguments) for row in rows]
 
+    def part(self, rows: Sequence[_Row]) -> dict[str, Any]:
+        """A batch as another process gets it."""
+        prompts, samples = [row.prompt for row in rows], [row.sample for row in rows]
+        own = {"sampling": self.sampling, "end_ids": sorted(self.end_ids), "pad_id": self.pad_id, "batch_size": len(rows)}
+        return {"given": own | {"prompts": prompts, "samples": samples}, "stops": self.stop is not None}
+
 
 def row_seed(seed: int, prompt: Sequence[int], sample: int) -> int:
     """The seed of one answer's random stream: a digest of the run's seed, the prompt's tokens and the sample's number."""
@@ -75,12 +84,14 @@ def generate(
     on_finished: Callable[[], None] = lambda: None,
     stop: Stopping | None = None,
     kept: Responses | None = None,
+    helpers: Helpers | None = None,
 ) -> list[Answer]:
     """Answers to tokenised prompts, as token ids without prompt and end token, in the order of the prompts.
 
     `samples[i]` is the number of the i-th prompt's sample: equal prompts with different numbers give independent answers.
     Answers do not depend on the batch, up to rounding. An answer that is decided for `stop` ends there, `cut`. A batch
-    whose answers are all `kept` is not run again, so that the batches, and every bit, are those of a run in one piece.
+    whose answers are all `kept` is not run again, so that the batches, and every bit, are those of a run in one piece: also
+    with `helpers`, which take whole batches.
     """
     rows = []
     for index, prompt in enumerate(prompts):
@@ -88,26 +99,45 @@ def generate(
         rows.append(_Row(index, list(prompt), sample, torch.Generator().manual_seed(row_seed(sampling.seed, prompt, sample))))
     rows.sort(key=lambda row: (-len(row.prompt), row.prompt))
     how = _How(sampling, frozenset(end_ids), pad_id, stop)
+    waiting = []
     for start in range(0, len(rows), batch_size):
-        for _ in _answered(model, rows[start : start + batch_size], how, kept):
-            on_finished()
+        batch = rows[start : start + batch_size]
+        if kept is not None and (known := kept.find(how.keys(batch, kept))) is not None:
+            _take(batch, known, on_finished)
+        else:
+            waiting.append(batch)
+    together = 1 + (helpers.count if helpers else 0)
+    for start in range(0, len(waiting), together):
+        batches = waiting[start : start + together]
+        _run_batches(model, batches, how, helpers, on_finished)
+        if kept is not None:
+            for batch in batches:
+                kept.add(how.keys(batch, kept), [row.answer for row in batch])
     return [row.answer for row in sorted(rows, key=lambda row: row.index)]
 
 
-def _answered(model: PreTrainedModel, rows: list[_Row], how: _How, kept: Responses | None) -> Iterator[_Row]:
-    """One batch, from what is kept or from the model; yields each row when it ends."""
-    if kept is None:
-        yield from _run_batch(model, rows, how)
-        return
-    keys = how.keys(rows, kept)
-    known = kept.find(keys)
-    if known is None:
-        yield from _run_batch(model, rows, how)
-        kept.add(keys, [row.answer for row in rows])
-        return
-    for row, answer in zip(rows, known, strict=True):
+def _take(rows: Sequence[_Row], answers: Sequence[Answer], on_finished: Callable[[], None]) -> None:
+    for row, answer in zip(rows, answers, strict=True):
         row.answer = answer
-        yield row
+        on_finished()
+
+
+def _run_batches(
+    model: PreTrainedModel, batches: Sequence[list[_Row]], how: _How, helpers: Helpers | None, on_finished: Callable[[], None]
+) -> None:
+    """The first batch here, and each of the others in a process of its own."""
+    parts = [how.part(batch) for batch in batches[1:]]
+    elsewhere: AbstractContextManager[list[Any]] = helpers.working("answers", parts) if helpers and parts else nullcontext([])
+    with elsewhere as others:
+        for _ in _run_batch(model, batches[0], how):
+            on_finished()
+    for batch, answers in zip(batches[1:], others, strict=True):
+        _take(batch, answers, on_finished)
+
+
+def run_part(model: PreTrainedModel, part: Mapping[str, Any], stop: Stopping | None) -> list[Answer]:
+    """A batch of another process, which has a `stop` like this one's if it says so."""
+    return generate(model, **part["given"], stop=stop if part["stops"] else None)
 
 
 def _run_batch(model: PreTrainedModel, rows: list[_Row], how: _How) -> Iterator[_Row]:
