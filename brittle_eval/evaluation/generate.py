@@ -17,6 +17,9 @@ from brittle_eval.evaluation.decoder import Decoder
 from brittle_eval.evaluation.responses import Answer, Responses
 from brittle_eval.evaluation.stopping import Stopping
 
+FEW = 512
+"""Most likely tokens among which the end of a nucleus is looked for first."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -176,15 +179,28 @@ def _choose(logits: Tensor, random: Sequence[torch.Generator], sampling: Samplin
         return chosen
     scores = logits.float() / sampling.temperature
     order: Tensor | None = None
-    if sampling.top_k or sampling.top_p < 1:
-        scores, order = scores.topk(min(sampling.top_k or scores.shape[1], scores.shape[1]))
+    if sampling.top_k:
+        scores, order = scores.topk(min(sampling.top_k, scores.shape[1]))
     probabilities = scores.softmax(-1)
-    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     if sampling.top_p < 1:
-        before = cumulative - probabilities
-        before[:, 0] = -1.0  # the most likely token is never cut
-        cumulative = probabilities.masked_fill(before >= sampling.top_p, 0).cumsum(-1, dtype=torch.float64)
+        probabilities, places = _nucleus(probabilities, sampling.top_p)
+        order = places if order is None else order.gather(1, places)
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     points = torch.cat([torch.rand(1, generator=own, dtype=torch.float64) for own in random]).to(cumulative.device)
-    places = torch.searchsorted(cumulative, points[:, None] * cumulative[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
-    found: list[int] = (places if order is None else order.gather(1, places))[:, 0].tolist()
-    return found
+    found = torch.searchsorted(cumulative, points[:, None] * cumulative[:, -1:], right=True).clamp(max=cumulative.shape[1] - 1)
+    tokens: list[int] = (found if order is None else order.gather(1, found))[:, 0].tolist()
+    return tokens
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The most likely tokens up to the one that reaches `top_p`, all others 0, and their places; few have to be sorted."""
+    count, size = FEW, probabilities.shape[1]
+    while True:
+        likely, places = probabilities.topk(min(count, size))
+        reached = likely.cumsum(-1, dtype=torch.float64)
+        if count >= size or bool((reached[:, -1] >= top_p).all()):
+            break
+        count *= 16
+    before = reached - likely
+    before[:, 0] = -1.0  # the most likely token is never cut
+    return likely.masked_fill(before >= top_p, 0), places
