@@ -11,8 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from brittle_eval.errors import BrittleError
-from brittle_eval.evaluation import asking
-from brittle_eval.evaluation.asking import SelfChecking, Sweeping, label, points, says_yes
+from brittle_eval.evaluation.asking import CHECK_TOKENS, SelfChecking, Sweeping, label, points, says_yes
 from brittle_eval.evaluation.conditions import WITHHELD
 from brittle_eval.evaluation.lm import Turns, load_lm
 from brittle_eval.evaluation.sweeping import sweep_values
@@ -38,11 +37,8 @@ class Plain:
 
     seed: int = 7
     prefills: dict[str, str] = field(default_factory=dict)
-    batch_size: int = 2
-    end_ids: tuple[int, ...] = (0,)
-    pad_id: int = 0
-    model: Any = None
     tokenizer: Any = None
+    answers: Any = None
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         seen = [f"{request.args[0]}|{request.args[1]}|{self.seed}" for request in requests]
@@ -59,7 +55,7 @@ class Plain:
         return text
 
     def check_lengths(self, prompts: Sequence[Any], new: int) -> None:
-        assert new == asking.CHECK_TOKENS
+        assert new == CHECK_TOKENS
 
 
 def test_a_sweep_goes_one_axis_at_a_time() -> None:
@@ -99,15 +95,14 @@ def test_a_sweep_has_a_rate_under_every_setting_and_the_best() -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_what_the_models_own_check_forbids_is_withheld(monkeypatch: pytest.MonkeyPatch, when: Literal["before", "after"]) -> None:
+def test_what_the_models_own_check_forbids_is_withheld(when: Literal["before", "after"]) -> None:
     questions: list[str] = []
 
-    def yes_to_bad(model: Any, prompts: Sequence[str], sampling: Any, **_: Any) -> list[str]:
+    def yes_to_bad(prompts: Sequence[str], sampling: Any) -> list[str]:
         questions.extend(prompts)
         return ["Yes." if "bad" in prompt else "No, yes" for prompt in prompts]
 
-    monkeypatch.setattr(asking, "generate", yes_to_bad)
-    model = Plain(prefills={"A": "Sure: "})
+    model = Plain(prefills={"A": "Sure: "}, answers=yes_to_bad)
     model.tokenizer = type("Words", (), {"decode": staticmethod(lambda answer, skip_special_tokens: answer)})
     bad, good = Asked(("A", {}), {"prompt": "bad thing"}), Asked(("B", {}), {"prompt": "tea"})
     answers = SelfChecking(model, when).generate_until([bad, bad, good, good])

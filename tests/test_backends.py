@@ -98,13 +98,15 @@ def test_what_cannot_be_is_said_before_a_model_is_loaded(
     assert said in capsys.readouterr().err
 
 
-def test_several_processes_are_told_to_be_one(
+def test_what_works_in_one_process_says_so(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert ran(checkpoint, tmp_path / "out", "hf") == 2
+    assert ran(checkpoint, tmp_path / "out", "hf-checkpoint") == 2
     assert "started in 2 processes" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    assert main(["suffix", "--model_args", f"pretrained={checkpoint}", "--output_path", str(tmp_path / "out")]) == 2
+    assert "only `run` with --model hf shares its requests out" in capsys.readouterr().err
 
 
 def test_the_checkpoint_is_removed_when_a_backend_does_not_load(checkpoint: Path, temporary: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from brittle_eval.behaviour.calibration import Example, Pair, digest, drop_leaks, encode, read_pairs, read_rows
 from brittle_eval.errors import BrittleError
-from brittle_eval.evaluation.generate import Sampling, generate
+from brittle_eval.evaluation.generate import Sampling
 from brittle_eval.evaluation.lm import BrittleHFLM, Turns
 from brittle_eval.evaluation.responses import Answer, Responses
 from brittle_eval.methods import Judge, Record
@@ -130,14 +130,10 @@ def ask(
 ) -> list[Answer]:
     """The model's answers as token ids, `samples` of them in a row for every prompt."""
     with bar(what, len(prompts) * samples) as advance:
-        return generate(
-            lm.model,
+        return lm.answers(
             [prompt for prompt in prompts for _ in range(samples)],
             sampling,
             samples=list(range(samples)) * len(prompts),
-            batch_size=int(lm.batch_size),
-            end_ids=lm.end_ids,
-            pad_id=lm.pad_id,
             on_finished=lambda: advance(1),
             kept=kept,
         )

@@ -116,6 +116,8 @@ def run(**given: Any) -> None:
     receivers = Receivers(**{name: given[name] for name in SENDING})
     receivers.check()
     rows, folder = start(as_asked(click.get_current_context()), say=say)
+    if not rows:
+        return  # one of several processes, and not the first
     show(rows)
     show_sides(rows, terminal())
     click.echo(f"results: {folder}")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from brittle_eval.errors import BrittleError
 from brittle_eval.evaluation.conditions import AFTER_ANSWERING, BEFORE_ANSWERING, WITHHELD
-from brittle_eval.evaluation.generate import Sampling, generate
+from brittle_eval.evaluation.generate import Sampling
 from brittle_eval.evaluation.lm import Turns
 
 CHECK_TOKENS = 8
@@ -103,14 +103,7 @@ class SelfChecking(Before):
         with lm.showing(Turns(chat=True), lambda: None):
             prompts = [lm.prompt_ids(lm.apply_chat_template([{"role": "user", "content": text}])) for text in questions]
         lm.check_lengths(prompts, CHECK_TOKENS)
-        answers = generate(
-            lm.model,
-            prompts,
-            Sampling(CHECK_TOKENS),
-            batch_size=int(lm.batch_size),
-            end_ids=lm.end_ids,
-            pad_id=lm.pad_id,
-        )
+        answers = lm.answers(prompts, Sampling(CHECK_TOKENS))
         return [says_yes(lm.tokenizer.decode(answer, skip_special_tokens=True)) for answer in answers]
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -19,15 +20,16 @@ from transformers import PreTrainedModel
 from brittle_eval.behaviour.calibration import Example, input_device
 from brittle_eval.errors import BrittleError, CannotRun
 from brittle_eval.evaluation.chat import render
-from brittle_eval.evaluation.generate import Sampling, generate
+from brittle_eval.evaluation.crew import Helpers, help_out, shared
+from brittle_eval.evaluation.generate import Sampling, generate, run_part
 from brittle_eval.evaluation.measures import perplexities
-from brittle_eval.evaluation.responses import Responses
+from brittle_eval.evaluation.responses import Answer, Responses
+from brittle_eval.evaluation.sampling import as_sampling, sample_numbers
 from brittle_eval.evaluation.stopping import Stopping
 
 SCORED_TOKENS = 128
 """Tokens of an answer that its perplexity is taken over: gibberish shows early."""
 LOWER = "lower max_gen_toks with --gen_kwargs, or "
-GENERATION_KEYS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
     """The start of the answer that a rendered prompt ends with, for the prompts that were shown last."""
     kept: Responses | None = None
     stop: Stopping | None = None
+    helpers: Helpers | None = None
+    """The other processes of a run that has several."""
     cut: frozenset[tuple[str, str]] = frozenset()
     """Prompt and text of the answers that were stopped because they were decided."""
 
@@ -124,21 +128,16 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
         sampling = as_sampling(options[0], self.max_gen_toks, self.seed)
         prompts = [self.prompt_ids(text) for text in texts]
         self.check_lengths(prompts, sampling.max_new_tokens)
-        answers = generate(
-            self.model,
-            prompts,
-            sampling,
-            samples=_sample_numbers(requests),
-            batch_size=int(self.batch_size),
-            end_ids=self.end_ids,
-            pad_id=self.pad_id,
-            on_finished=self.on_answer,
-            stop=self.stop,
-            kept=self.kept,
-        )
+        how: dict[str, Any] = {"samples": sample_numbers(requests), "stop": self.stop, "kept": self.kept}
+        answers = self.answers(prompts, sampling, on_finished=self.on_answer, **how)
         said = [self.stop.text(answer) if self.stop and answer.cut else self.decode(answer) for answer in answers]
         self.cut |= {(text, own) for text, own, answer in zip(texts, said, answers, strict=True) if answer.cut}
         return said
+
+    def answers(self, prompts: Sequence[Sequence[int]], sampling: Sampling, **how: Any) -> list[Answer]:
+        """The model's answers to tokenised prompts; `how` is samples, on_finished, stop and kept, as in `generate`."""
+        own: dict[str, Any] = {"batch_size": int(self.batch_size), "end_ids": self.end_ids, "pad_id": self.pad_id}
+        return generate(self.model, prompts, sampling, helpers=self.helpers, **own, **how)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text without special tokens."""
@@ -146,7 +145,17 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         self.reject_long([(context + continuation, -1) for context, continuation in _args(requests)])
-        return list(super().loglikelihood(requests, disable_tqdm=disable_tqdm))
+        own = partial(super().loglikelihood, disable_tqdm=disable_tqdm)
+        return shared(self.helpers, "likelihoods", requests, own, lambda request: str(request.args[0]))
+
+    @property
+    def rank(self) -> int:
+        """lm-eval shall give every request to the first process, which shares them out (`helpers`)."""
+        return 0
+
+    @property
+    def world_size(self) -> int:
+        return 1
 
     def reject_long(self, texts: Sequence[tuple[str, int]]) -> None:
         """BrittleError for a text that HFLM would cut; the last token of a likelihood request is predicted, never read (-1)."""
@@ -180,8 +189,21 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
             after = self.tokenizer(answer, add_special_tokens=False)["input_ids"][:SCORED_TOKENS]
             examples.append(Example((*before, *after), len(before)) if after else None)
         real = [example for example in examples if example is not None]
-        values = iter(perplexities(self.model, real, self.pad_id, int(self.batch_size)))
+        values = iter(shared(self.helpers, "perplexities", real, self.perplexities, lambda example: example.ids))
         return [None if example is None else next(values) for example in examples]
+
+    def perplexities(self, examples: Sequence[Example]) -> list[float]:
+        """Of each example's response."""
+        return perplexities(self.model, examples, self.pad_id, int(self.batch_size))
+
+    def help_out(self, stop: Stopping | None) -> None:
+        """Answer shares of the first process's requests until it has ended."""
+        work: dict[str, Callable[[Any], Any]] = {
+            "answers": lambda part: run_part(self.model, part, stop),
+            "likelihoods": lambda requests: self.loglikelihood(requests, disable_tqdm=True) if requests else [],
+            "perplexities": self.perplexities,
+        }
+        help_out(self.model, work)
 
     def check_lengths(self, prompts: Sequence[Sequence[int]], new: int, advice: str = "") -> None:
         """CannotRun where the longest prompt and its answer exceed the model's context; `advice` says what else to do."""
@@ -208,32 +230,6 @@ def load_lm(arguments: Mapping[str, Any], device: str | None, batch_size: int | 
     if batch_size is None:
         lm.batch_size_per_gpu = fitting_batch_size(lm.model)
     return lm
-
-
-def as_sampling(options: dict[str, Any], default_new: int, seed: int) -> Sampling:
-    """lm-eval's generation options as ours; an option that would change nothing is an error."""
-    if unknown := set(options) - GENERATION_KEYS:
-        raise BrittleError(f"generation option {sorted(unknown)[0]} is not one of {', '.join(sorted(GENERATION_KEYS))}")
-    if options.get("until"):
-        raise BrittleError(f"stop strings {options['until']} would cut answers: our tasks need until: []")
-    drawn = bool(options.get("do_sample")) and float(options.get("temperature", 1.0)) > 0
-    return Sampling(
-        max_new_tokens=int(options.get("max_gen_toks", default_new)),
-        temperature=float(options.get("temperature", 1.0)) if drawn else 0.0,
-        top_p=float(options.get("top_p", 1.0)),
-        top_k=int(options.get("top_k", 0)),
-        seed=seed,
-    )
-
-
-def _sample_numbers(requests: Sequence[Instance]) -> list[int]:
-    """Repeats of one request come as the same object: the n-th is sample n."""
-    seen: dict[int, int] = {}
-    numbers = []
-    for request in requests:
-        numbers.append(seen.get(id(request), 0))
-        seen[id(request)] = numbers[-1] + 1
-    return numbers
 
 
 def fitting_batch_size(model: PreTrainedModel) -> int:

@@ -19,6 +19,7 @@ from brittle_eval.errors import BrittleError, UnknownName
 from brittle_eval.evaluation import presets
 from brittle_eval.evaluation.backends import BACKENDS, Backend, backend_of, divided
 from brittle_eval.evaluation.conditions import condition
+from brittle_eval.evaluation.crew import processes
 from brittle_eval.evaluation.cutting import bound
 from brittle_eval.judgement.judges import choose
 from brittle_eval.methods import Attribution, Isolation, Judge, Modification
@@ -126,10 +127,11 @@ class Prepared:
     backend: Backend = BACKENDS["hf"]
 
 
-def prepare(options: Options) -> Prepared:
-    """Resolve names and options; every mistake in them ends here with one line."""
-    _check_alone()
+def prepare(options: Options, *, several: bool = False) -> Prepared:
+    """Resolve names and options; every mistake in them ends here with one line. `several` processes are one without it."""
     backend = _backend(options)
+    if not several or backend.type:
+        _check_alone()
     if options.pairs < 1:
         raise BrittleError(f"--pairs {options.pairs}: expected a number of calibration pairs of at least 1")
     plugins = Plugins.load(options.plugins)
@@ -163,11 +165,11 @@ def prepare(options: Options) -> Prepared:
 
 
 def _check_alone() -> None:
-    """BrittleError in one of several processes: each would edit a model of its own and write the same folder."""
-    if (processes := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
+    """BrittleError in one of several processes, for what would do the same thing in each."""
+    if (count := processes()) > 1:
         raise BrittleError(
-            f"this was started in {processes} processes, as by accelerate launch or torchrun, and works in one: start it alone; "
-            "one model lies on several devices with --model_args parallelize=True, and is served in parallel with --model vllm"
+            f"this was started in {count} processes, as by accelerate launch or torchrun, and works in one: start it alone; "
+            "only `run` with --model hf shares its requests out"
         )
 
 

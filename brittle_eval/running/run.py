@@ -28,6 +28,7 @@ from brittle_eval.running.comparison import against_unedited
 from brittle_eval.running.prepare import Chain, Options, Prepared, load_arguments, output_folder, prepare
 from brittle_eval.running.record import Row, RunFolder, versions, write_text
 from brittle_eval.running.session import Session
+from brittle_eval.running.together import announce, together
 from brittle_eval.running.tuner import with_tuning
 from brittle_eval.tuning.trained import applied
 
@@ -37,18 +38,21 @@ Say = Callable[[str], None]
 def run(options: Options, say: Say = print, loaded: BrittleHFLM | None = None) -> tuple[list[Row], Path]:
     """Evaluate the unedited model, each plan of `options.modify` and its controls; gives the rows and the run's folder.
 
-    `loaded` is a model in memory. A finished run gives its rows again without loading one. BrittleError for every mistake in
-    the options.
+    `loaded` is a model in memory. A finished run gives its rows again without loading one. Of several processes the first has
+    the rows, the others none. BrittleError for every mistake in the options.
     """
-    prepared = prepare(options)
+    prepared = prepare(options, several=loaded is None)
     folder = RunFolder(output_folder(prepared), configuration(prepared))
-    with folder.opened():
-        keep_config(folder, options_of(folder.config))
-        if (known := folder.rows()) is not None:
-            say(f"resumed: every row of {folder.path} is there")
-            return known, folder.path
-        session = open_session(prepared, folder, say, loaded)
-        return Production(prepared, session, folder, say).finish(), folder.path
+
+    def rows() -> list[Row]:
+        with folder.opened():
+            keep_config(folder, options_of(folder.config))
+            if (known := folder.rows()) is not None:
+                say(f"resumed: every row of {folder.path} is there")
+                return known
+            return Production(prepared, open_session(prepared, folder, say, loaded), folder, say).finish()
+
+    return together(prepared, rows) or [], folder.path
 
 
 def keep_config(folder: RunFolder, chosen: Mapping[str, Any]) -> None:
@@ -59,6 +63,7 @@ def keep_config(folder: RunFolder, chosen: Mapping[str, Any]) -> None:
 def open_session(prepared: Prepared, folder: RunFolder, say: Say, loaded: BrittleHFLM | None = None) -> Session:
     """The run's model and tasks; `loaded` is the model that another run of the same arguments has loaded."""
     arguments, said = load_arguments(prepared)
+    announce(arguments)
     session = Session(prepared, arguments, folder, say, loaded)
     for line in [*said, *session.choices()]:
         say(line)

@@ -17,6 +17,7 @@ from brittle_eval.data import sources
 from brittle_eval.errors import CannotRun
 from brittle_eval.evaluation.asking import Before
 from brittle_eval.evaluation.conclude import answer_line, conclude_answers, plain_result
+from brittle_eval.evaluation.crew import Helpers, processes
 from brittle_eval.evaluation.cutting import of_run
 from brittle_eval.evaluation.delegate import delegated
 from brittle_eval.evaluation.evaluate import Leaf, Task, TaskShelf, run_task
@@ -74,6 +75,7 @@ class Session:
         self.model: PreTrainedModel = self.lm.model
         self.addresses, self.coverage = find_weights(self.model)
         self.fingerprint = Fingerprint(self.model)
+        self.lm.helpers = Helpers(self.model, self.fingerprint) if processes() > 1 else None
         self.say = say
         self._once: dict[str, Any] = {}
         self.asked: BrittleHFLM | Before = self.lm
