@@ -92,6 +92,7 @@ FLOORS = (
     (
         "command",
         "row",
+        "attack_alone",
         "record",
         "judging",
         "sifting",

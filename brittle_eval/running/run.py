@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from brittle_eval.running.prepare import Chain, Options, Prepared, load_argument
 from brittle_eval.running.record import Row, RunFolder, versions
 from brittle_eval.running.session import Session
 from brittle_eval.running.tuner import with_tuning
+from brittle_eval.trials.attack_alone import of_chain
 from brittle_eval.tuning.trained import applied
 
 Say = Callable[[str], None]
@@ -132,7 +133,15 @@ class Production:
         addresses = self.finder.scoped[chain.name]
         given = with_tuning(self.finder.context, self.prepared, session, self.folder, self.say)
         context = applied(session.model, addresses, region, chain.modifications, given, session.fingerprint)
-        return self._row(name, kind, chain, region, self._timed(name, context))
+        row = self._row(name, kind, chain, region, self._timed(name, context))
+        return replace(row, training=self._training(name, chain, given.tuning.noted if given.tuning else {}))
+
+    def _training(self, name: str, chain: Chain, noted: dict[str, Any]) -> dict[str, Any]:
+        """What the row keeps of a training, noted now or by an earlier start of this run."""
+        found = of_chain(chain.modifications)
+        if found and noted:
+            self.folder.write_json(f"{name}/training.json", noted)
+        return found | {"noted": self.folder.read_json(f"{name}/training.json") or {}} if found else {}
 
     @contextmanager
     def _timed(self, name: str, context: AbstractContextManager[list[str]]) -> Iterator[list[str]]:

@@ -126,8 +126,11 @@ def _train(
         raise BrittleError(f"the trained weights of {file} do not fit their fingerprint: remove the file to train again")
     else:
         tuning.say(f"{type(modification).__name__.lower()}: trained before, taken from {file}")
-    if (inside := share_inside(region, model, start)) is not None:
+    inside = share_inside(region, model, start)
+    if inside is not None:
         tuning.say(f"{type(modification).__name__.lower()}: ‖ΔW in the region‖ / ‖ΔW‖ = {inside:.3g}")
+    notes = header["notes"] if known is None else known["notes"]
+    tuning.noted[type(modification).__name__.lower()] = {**notes, "inside": inside}
     return changed
 
 

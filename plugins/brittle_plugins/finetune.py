@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -61,6 +61,10 @@ class Finetune(Modification):
     @property
     def asks_region(self) -> bool:
         return self.region != "none"
+
+    @property
+    def attack(self) -> Finetune:
+        return replace(self, region="none", loss="mean")
 
     def apply(self, model: PreTrainedModel, region: Region, context: Context) -> Mapping[str, Any]:
         tuning = context.tuning
