@@ -116,7 +116,7 @@ def test_a_run_records_the_attack_alone_and_what_the_training_noted(tmp_path: Pa
     save_checkpoint(tmp_path / "checkpoint")
     line = [
         *("--model", "hf", "--model_args", f"pretrained={tmp_path / 'checkpoint'},dtype=float32", "--device", "cpu"),
-        *("--limit", "2", "--tasks", "embedded_harmful", "--gen_kwargs", "max_gen_toks=4", "--controls", "none"),
+        *("--limit", "2", "--tasks", "embedded_harmful", "--gen_kwargs", "max_gen_toks=4", "--controls", "none", "--seeds", "1"),
         *("--behaviour", f"harmful={pairs(tmp_path / 'harmful.jsonl', 'bad')}", "--output_path", str(tmp_path / "run")),
         *("--modify", f"finetune:{TRAIN}", "--modify", f"magnitude+top+finetune:q=0.3,region=freeze,{TRAIN}"),
     ]

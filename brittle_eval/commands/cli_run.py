@@ -50,6 +50,9 @@ def _typed(context: click.Context) -> frozenset[str]:
 @click.option("--device", help="cuda, cuda:0, mps or cpu.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
+    "--seeds", type=click.IntRange(min=1), help="Trainings of each plan that trains and names no seed, a row each. Default: 3."
+)
+@click.option(
     "--output_path", type=FILE, help="Folder of the run; the same configuration resumes. Default: runs/TIME-MODEL-PLAN."
 )
 @click.option("--apply_chat_template", is_flag=False, flag_value="true", help="Chat template (by name) for lm-eval's own tasks.")
@@ -86,10 +89,12 @@ def run(**_: Any) -> None:
     from brittle_eval.running.run import run as start
     from brittle_eval.running.sides import show_sides
     from brittle_eval.running.table import show, terminal
+    from brittle_eval.trials.seeds import show_seeds
 
     rows, folder = start(as_asked(click.get_current_context()), say=lambda line: click.echo(line, err=True))
     show(rows)
     show_sides(rows, terminal())
+    show_seeds(rows, terminal())
     click.echo(f"results: {folder}")
 
 

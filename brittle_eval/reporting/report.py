@@ -17,7 +17,7 @@ from markupsafe import Markup
 from brittle_eval import __version__
 from brittle_eval.errors import BrittleError
 from brittle_eval.reporting import report_charts
-from brittle_eval.reporting.charts import Chart, Drawing, Series
+from brittle_eval.reporting.charts import Chart, Drawing, Series, Table
 from brittle_eval.reporting.figures import check_figures, write_figures
 from brittle_eval.reporting.headline import headline
 from brittle_eval.reporting.region_charts import Places, places
@@ -29,6 +29,7 @@ from brittle_eval.reporting.svg import SHAPES, svg
 from brittle_eval.reporting.visible import visible
 from brittle_eval.running.record import Row, agreement_of, write_text
 from brittle_eval.running.table import lines_of, notes, sections
+from brittle_eval.trials import seeds
 
 PAGE, PRIVATE = "report.html", "report-with-samples.html"
 """Names in the source's folder: a page with generated text is not taken for one without."""
@@ -79,6 +80,8 @@ def _content(source: Source, drawn: Sequence[Drawing], where: Places, samples: S
         "table": main_table(source),
         "numbers": _numbers(source),
         "notes": list(notes(source.rows)),
+        "seeds": Table(seeds.HEAD, list(seeds.lines(seeds.summaries(source.rows)))),
+        "seeds_legend": seeds.LEGEND,
         "drawings": drawn,
         "places": where,
         "agreement": agreement_of(source.rows),

@@ -25,6 +25,7 @@ from brittle_eval.running.row import Row as Row
 from brittle_eval.running.row import TaskResult as TaskResult
 from brittle_eval.running.row import as_file as as_file
 from brittle_eval.running.row import read_row
+from brittle_eval.trials.seeds import as_json
 
 PACKAGES = ("brittle-eval", "torch", "transformers", "lm-eval", "peft")
 
@@ -200,11 +201,12 @@ class RunFolder:
         return [read_row(line, f"{file}, line {number}", known) for number, line in numbered_lines(file)]
 
     def write_rows(self, rows: Iterable[Row]) -> None:
-        """All rows of the run; lm-eval's metrics by row and task, and how far the judges agree over all rows."""
+        """All rows of the run; lm-eval's metrics by row and task, how far the judges agree, and seeds taken together."""
         rows = list(rows)
         self.write_lines("rows.jsonl", [asdict(row) for row in rows])
         results = {row.name: {task.task: task.metrics | task.values for task in row.tasks} for row in rows}
         judged = {"limited": any(row.limited for row in rows), "agreement": [asdict(pair) for pair in agreement_of(rows)]}
+        judged["seeds"] = as_json(rows)
         self.write_json("results.json", {"results": results, "config": self.config, "versions": versions()} | judged)
 
 

@@ -16,6 +16,7 @@ from brittle_eval.running.table import terminal
 from brittle_eval.sweeps.cells import Cell, Group, Outcome
 from brittle_eval.sweeps.sweep import rows_of
 from brittle_eval.trials.attack_alone import verdicts
+from brittle_eval.trials.seeds import show_seeds
 
 MEASURES = ((PERPLEXITY, WIKITEXT), (DIVERGENCE,))
 """Of each column the tasks, of which the first that a row has is shown."""
@@ -34,7 +35,9 @@ def show(groups: Sequence[Group], found: Mapping[int, Outcome], console: Console
         for cell in cells:
             table.add_row(*_line(cell, found[cell.number]))
         console.print(table, markup=False)
-        for line in verdicts(rows_of([group], found)):
+        rows = rows_of([group], found)
+        show_seeds(rows, console)
+        for line in verdicts(rows):
             console.print(line, markup=False, soft_wrap=True)
         for cell in cells:
             if reason := found[cell.number].reason:
