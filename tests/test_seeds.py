@@ -21,7 +21,7 @@ from brittle_eval.plugins import Plugins
 from brittle_eval.reporting.report import Asked, report
 from brittle_eval.running.repeats import repeated
 from brittle_eval.stats import t_interval
-from brittle_eval.trials.seeds import show_seeds, summaries, without_seed
+from brittle_eval.trials.seeds import show_seeds, summaries, without
 from tests.report_sources import unedited, write_run
 from tests.test_finetune_run import TRAIN, arguments, checkpoint  # noqa: F401  # fixtures
 from tests.test_run import rows
@@ -71,10 +71,11 @@ def test_what_is_no_number_of_seeds_and_no_plan(texts: tuple[str, ...], seeds: i
         ("finetune:finetune.seed=1,finetune.n=9", "finetune:finetune.n=9"),
         ("finetune:seed=12", "finetune"),
         ("perturb:seedling=1", "perturb:seedling=1"),
+        ("finetune:finetune.seed=1,finetune.n=9,finetune.lr=1e-4", "finetune:finetune.n=9,finetune.lr=1e-4"),
     ],
 )
 def test_a_plan_without_its_seed(plan: str, expected: str) -> None:
-    assert without_seed(plan) == expected
+    assert without(plan, "seed") == expected
 
 
 @given(st.lists(st.floats(-5, 5, allow_nan=False), min_size=2, max_size=6))

@@ -89,12 +89,15 @@ def run(**_: Any) -> None:
     from brittle_eval.running.run import run as start
     from brittle_eval.running.sides import show_sides
     from brittle_eval.running.table import show, terminal
+    from brittle_eval.trials.course import show_course
+    from brittle_eval.trials.freezing import show_freezing
     from brittle_eval.trials.seeds import show_seeds
 
     rows, folder = start(as_asked(click.get_current_context()), say=lambda line: click.echo(line, err=True))
     show(rows)
     show_sides(rows, terminal())
-    show_seeds(rows, terminal())
+    for shown in (show_seeds, show_course, show_freezing):
+        shown(rows, terminal())
     click.echo(f"results: {folder}")
 
 

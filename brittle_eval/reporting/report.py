@@ -26,6 +26,7 @@ from brittle_eval.reporting.report_source import Source, read_source
 from brittle_eval.reporting.report_table import main_table
 from brittle_eval.reporting.report_text import command, digests, limits
 from brittle_eval.reporting.svg import SHAPES, svg
+from brittle_eval.reporting.training_charts import training_charts
 from brittle_eval.reporting.visible import visible
 from brittle_eval.running.record import Row, agreement_of, write_text
 from brittle_eval.running.table import lines_of, notes, sections
@@ -66,6 +67,7 @@ def report(asked: Asked) -> list[Path]:
 def drawings(source: Source) -> list[Drawing]:
     """The charts of the results, without those of regions."""
     drawn = report_charts.curves(source.probe) if source.probe is not None else []
+    drawn += training_charts(source.rows)
     drawn += report_charts.sweep_charts(source.cells)
     return drawn + (report_charts.pareto(source, source.attack) if source.attack else [])
 

@@ -25,7 +25,7 @@ from brittle_eval.running.row import Row as Row
 from brittle_eval.running.row import TaskResult as TaskResult
 from brittle_eval.running.row import as_file as as_file
 from brittle_eval.running.row import read_row
-from brittle_eval.trials.seeds import as_json
+from brittle_eval.trials import course, seeds
 
 PACKAGES = ("brittle-eval", "torch", "transformers", "lm-eval", "peft")
 
@@ -206,7 +206,7 @@ class RunFolder:
         self.write_lines("rows.jsonl", [asdict(row) for row in rows])
         results = {row.name: {task.task: task.metrics | task.values for task in row.tasks} for row in rows}
         judged = {"limited": any(row.limited for row in rows), "agreement": [asdict(pair) for pair in agreement_of(rows)]}
-        judged["seeds"] = as_json(rows)
+        judged |= {"seeds": seeds.as_json(rows), "courses": course.as_json(rows)}
         self.write_json("results.json", {"results": results, "config": self.config, "versions": versions()} | judged)
 
 

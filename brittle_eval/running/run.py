@@ -26,9 +26,9 @@ from brittle_eval.running.comparison import against_unedited
 from brittle_eval.running.prepare import Chain, Options, Prepared, load_arguments, output_folder, prepare
 from brittle_eval.running.record import Row, RunFolder, versions
 from brittle_eval.running.session import Session
-from brittle_eval.running.tuner import with_tuning
+from brittle_eval.running.tuner import deltas, with_tuning
 from brittle_eval.trials.attack_alone import of_chain
-from brittle_eval.tuning.trained import applied
+from brittle_eval.tuning.trained import applied, forget_courses
 
 Say = Callable[[str], None]
 
@@ -92,6 +92,7 @@ class Production:
         """All rows, each beside the unedited model, written."""
         rows = against_unedited(self.rows())
         self.folder.write_rows(rows)
+        forget_courses(deltas(self.folder))
         return rows
 
     def rows(self) -> list[Row]:

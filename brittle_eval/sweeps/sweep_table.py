@@ -16,6 +16,8 @@ from brittle_eval.running.table import terminal
 from brittle_eval.sweeps.cells import Cell, Group, Outcome
 from brittle_eval.sweeps.sweep import rows_of
 from brittle_eval.trials.attack_alone import verdicts
+from brittle_eval.trials.course import show_course
+from brittle_eval.trials.freezing import show_freezing
 from brittle_eval.trials.seeds import show_seeds
 
 MEASURES = ((PERPLEXITY, WIKITEXT), (DIVERGENCE,))
@@ -36,7 +38,8 @@ def show(groups: Sequence[Group], found: Mapping[int, Outcome], console: Console
             table.add_row(*_line(cell, found[cell.number]))
         console.print(table, markup=False)
         rows = rows_of([group], found)
-        show_seeds(rows, console)
+        for shown in (show_seeds, show_course, show_freezing):
+            shown(rows, console)
         for line in verdicts(rows):
             console.print(line, markup=False, soft_wrap=True)
         for cell in cells:

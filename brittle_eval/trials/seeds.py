@@ -15,8 +15,6 @@ from brittle_eval.running.row import Role, Row, TaskResult
 from brittle_eval.stats import cluster_bootstrap, t_interval
 from brittle_eval.trials.attack_alone import ANSWERED
 
-SEED = re.compile(r"(?<=[:,])(?:[^:,=]+\.)?seed=[^,]*,?")
-"""A seed in a plan, as it was typed or written out."""
 KEYS: dict[Role, str] = {"attack": ANSWERED, "harmless": "refused", "utility": "value", "measure": "value"}
 """By the role of a task, the number that is summed up."""
 
@@ -54,7 +52,7 @@ def together(rows: Sequence[Row]) -> list[list[Row]]:
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if row.training:
-            groups.setdefault((row.model, without_seed(row.plan), row.kind, control_of(row)), []).append(row)
+            groups.setdefault((row.model, without(row.plan, "seed"), row.kind, control_of(row)), []).append(row)
     return [sorted(own, key=seed_of) for own in groups.values()]
 
 
@@ -63,9 +61,9 @@ def control_of(row: Row) -> str:
     return row.name.rpartition(".")[2] if row.kind == "control" else ""
 
 
-def without_seed(plan: str) -> str:
-    """A plan without the seeds of its components: written out, equal for plans that differ in nothing else."""
-    return SEED.sub("", plan).rstrip(":,")
+def without(plan: str, *options: str) -> str:
+    """A plan without these options of its components: written out, equal for plans that differ in nothing else."""
+    return re.sub(rf"(?<=[:,])(?:[^:,=]+\.)?(?:{'|'.join(options)})=[^,]*(?:,|$)", "", plan).rstrip(":,")
 
 
 def seed_of(row: Row) -> int:
@@ -75,7 +73,7 @@ def seed_of(row: Row) -> int:
 
 def _of(rows: Sequence[Row]) -> Iterator[Summary]:
     first = rows[0]
-    about = without_seed(first.recipe) + (f" ({control_of(first)})" if first.kind == "control" else "")
+    about = without(first.recipe, "seed") + (f" ({control_of(first)})" if first.kind == "control" else "")
     for name, role in {task.task: task.role for task in rows[0].tasks}.items():
         tasks = [next((task for task in row.tasks if task.task == name), None) for row in rows]
         known = [(row, task, value) for row, task in zip(rows, tasks, strict=True) if (value := value_of(task)) is not None]

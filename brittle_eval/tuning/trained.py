@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from brittle_eval.tuning.delta import apply_delta, save_delta
 from brittle_eval.tuning.hold import share_inside
 from brittle_eval.tuning.snapshot import Snapshot
 from brittle_eval.weights import Address, Fingerprint, find_weights
+
+COURSE = ".checkpoint"
 
 
 @contextmanager
@@ -111,17 +114,18 @@ def _train(
     tuning, names = context.tuning, [name for name, _ in model.named_parameters()]
     entered = {name: fingerprint.part(name) for name in names}
     header = _header(modification, region, tuning.seed, str(fingerprint))
-    file = tuning.folder / f"{hashlib.blake2b(json.dumps(header).encode(), digest_size=6).hexdigest()}.safetensors"
+    file, course = tuning.folder / f"{_named(header)}.safetensors", _course(tuning.folder, header, modification)
     known = apply_delta(file, model, header["before"]) if file.exists() else None
     if known is None:
-        own = replace(tuning, folder=file.with_suffix(".checkpoint"), start=start)
+        own = replace(tuning, folder=course, start=start)
         header["notes"] = _apply(model, region, modification, replace(context, tuning=own))
     fingerprint.refresh(names)
     changed = [name for name in names if fingerprint.part(name) != entered[name]]
     if known is None:
         _check(model, changed, modification)
         save_delta(file, model, changed, header | {"after": str(fingerprint)})
-        shutil.rmtree(file.with_suffix(".checkpoint"), ignore_errors=True)
+        if modification == modification.course:
+            shutil.rmtree(course, ignore_errors=True)
     elif known["after"] != str(fingerprint):
         raise BrittleError(f"the trained weights of {file} do not fit their fingerprint: remove the file to train again")
     else:
@@ -137,6 +141,21 @@ def _train(
 def _header(modification: Modification, region: Region, seed: int, before: str) -> dict[str, Any]:
     own = region_digest(region) if modification.asks_region else None
     return {"modification": str(modification), "seed": seed, "before": before, "region": own}
+
+
+def _named(header: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(header).encode(), digest_size=6).hexdigest()
+
+
+def _course(folder: Path, header: Mapping[str, Any], modification: Modification) -> Path:
+    """Where the checkpoints of a training lie, and of those that go on behind it."""
+    return folder / f"{_named({**header, 'modification': str(modification.course)})}{COURSE}"
+
+
+def forget_courses(folder: Path) -> None:
+    """Remove the checkpoints of trainings that stopped on their way, once nobody goes on behind them."""
+    for course in folder.glob(f"*{COURSE}"):
+        shutil.rmtree(course, ignore_errors=True)
 
 
 def _apply(model: PreTrainedModel, region: Region, modification: Modification, context: Context) -> dict[str, Any]:
