@@ -76,7 +76,10 @@ class Freezing:
         return f"{self.title}: {LEGEND.format(task=self.task)}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in every)
 
 
-LEGEND = "share of the prompts of {task} that are answered, not refused & coherent, with 95 % intervals: between seeds, or of one seed over prompts"
+LEGEND = (
+    "share of the prompts of {task} that are answered, not refused & coherent, with 95 % intervals: between seeds, or of one seed "
+    "over prompts"
+)
 
 
 def freezing(rows: Sequence[Row]) -> list[Freezing]:

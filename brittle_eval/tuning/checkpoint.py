@@ -40,9 +40,9 @@ class Checkpoint:
         save_private(self.file, tensors, {"losses": json.dumps(list(losses))})
 
     def load(self, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer, most: int) -> list[float]:
-        """Go where the last checkpoint was: the losses up to there, none where there is no checkpoint, or one behind `most` steps.
+        """Go where the last checkpoint was: the losses up to there, none where there is no checkpoint.
 
-        BrittleError for a file that is damaged or another training's.
+        One behind `most` steps is left alone. BrittleError for a file that is damaged or another training's.
         """
         if not self.file.exists():
             return []

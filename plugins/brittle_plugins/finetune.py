@@ -34,8 +34,8 @@ class Finetune(Modification):
     blocks. Above 0 it is the rank of LoRA pairs B A on these linear weights (scale `lora-alpha` / rank); their effective update
     is `BA − P(BA)` in every forward pass of the training and where they are merged. `opening` weights a response's first four
     tokens; `loss=few-tokens-deep` holds its first five near the model before the training instead. `warmup` is a share of the
-    steps. `stop` ends after so many steps of the same course, 0 at its end. `seed`, added to the run's, draws pairs, their order, and
-    LoRA's start.
+    steps. `stop` ends after so many steps of the same course, 0 at its end. `seed`, added to the run's, draws pairs, their
+    order, and LoRA's start.
 
     BrittleError where nothing is left to train, for fewer pairs than `n`, a `stop` behind the end, and a loss that is no number.
     """
