@@ -90,6 +90,22 @@ def test_markdown_terminal_and_chart_have_the_table(tmp_path: Path) -> None:
     assert [point.x for point in chart.series[1].points] == [0, 0.1, 0.5]  # type: ignore[union-attr]
 
 
+def test_the_example_grid_is_the_whole_table() -> None:
+    """Six shares and three numbers of pairs, three seeds at n = 100: every frozen plan has its free attack."""
+    from brittle_eval.commands.cli_run import as_options
+    from brittle_eval.commands.cli_sweep import KEYS, command_line
+    from brittle_eval.running.prepare import prepare
+    from brittle_eval.sweeps import grid as grids
+    from brittle_eval.trials.attack_alone import of_chain
+
+    asked = grids.grid(grids.read(Path(__file__).parents[1] / "examples" / "freezing.yaml"), KEYS)
+    ((chosen, plans),) = asked.groups()
+    trained_by = [of_chain(chain.modifications) for chain in prepare(as_options(command_line(chosen), plans)).chains]
+    assert asked.count == len(trained_by) == (1 + 5) * (1 + 1 + 3)
+    free = [one["attack"] for one in trained_by if one["bare"]]
+    assert len(free) == 5 and {one["attack"] for one in trained_by} == set(free)
+
+
 def test_a_sweep_trains_a_rewound_model_once_and_writes_the_table(
     arguments: list[str],  # noqa: F811
     tmp_path: Path,

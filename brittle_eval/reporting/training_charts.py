@@ -17,7 +17,8 @@ TONES: dict[str, Tone] = {"attack": "edited", "over-refusal": "random", "utility
 def training_charts(rows: Sequence[Row]) -> list[Drawing]:
     """Freezing curves and courses; nothing for rows without trainings."""
     warning = " ".join(f"{line}." for line in verdicts(rows))
-    frozen = [_frozen(one, number, warning) for number, one in enumerate(freezing(rows), 1)]
+    several = [one for one in freezing(rows) if len({spot.of_block_linears for spot in one.spots}) > 1]
+    frozen = [_frozen(one, number, warning) for number, one in enumerate(several, 1)]
     return [*frozen, *(chart for number, one in enumerate(courses(rows), 1) for chart in _course(one, number))]
 
 

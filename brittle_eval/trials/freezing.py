@@ -77,8 +77,8 @@ class Freezing:
 
 
 LEGEND = (
-    "share of the prompts of {task} that are answered, not refused & coherent, with 95 % intervals: between seeds, or of one seed "
-    "over prompts"
+    "share of the prompts of {task} that are answered, not refused & coherent, with 95 % intervals: between seeds, or of one "
+    "seed over prompts"
 )
 
 
