@@ -135,13 +135,15 @@ class Tuning:
     memory: int
     """Bytes, above which what is kept of a model goes to disk."""
     folder: Path
-    """For checkpoints, of this training alone; it goes when the training is done."""
+    """For checkpoints, of this training alone; it goes when the run is done."""
     start: Mapping[str, Tensor] = field(default_factory=dict)
     """Every weight (out, in) by name as it is when the training begins; read only."""
     now: Mapping[str, Tensor] = field(default_factory=dict)
     """The same as it is now, in the model's own memory: what is written there is written in the model."""
     attribute: Callable[[Attribution, Sequence[Any]], Mapping[str, Tensor]] = _no_reader
     """`attribute(method, examples)`: scores (out, in) of every weight of the model as it is now; none of unreached experts."""
+    noted: dict[str, Any] = field(default_factory=dict)
+    """What the trainings of a chain gave as worth noting, by modification; the driver fills it for the row."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,19 @@ class Modification:
     def asks_region(self) -> bool:
         """Whether what it trains depends on the region; if not, one training serves a plan and its controls."""
         return True
+
+    @property
+    def attack(self) -> Modification | None:
+        """The bare training that it holds back, itself where it holds nothing; None for what attacks nothing.
+
+        What is said of a chain rests on it: where the bare training of the same run does too little, nothing is said.
+        """
+        return None
+
+    @property
+    def course(self) -> Modification:
+        """What its steps depend on: equal for trainings that differ in where they stop, so that one goes on behind another."""
+        return self
 
     def edit(self, weight: Weight, part: Part, context: Context) -> Tensor:
         """The new value (out, in), computed in float32; the driver casts once and undoes it later."""

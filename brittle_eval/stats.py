@@ -88,6 +88,20 @@ def paired_delta(before: Sequence[float], after: Sequence[float], level: float =
     return Delta(float(change.mean()), n, max(-1.0, float(centre - half)), min(1.0, float(centre + half)))
 
 
+def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """`x̄ ± t s / √n`, t of n − 1 degrees of freedom, s² = Σ(x − x̄)² / (n − 1): of the mean of few repetitions, such as seeds.
+
+    None for fewer than two values. Raises ValueError for a level that is none. Student 1908, Biometrika 6, 1-25.
+    """
+    _quantile(level)
+    n = len(values)
+    if n < 2:
+        return None
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * spread / math.sqrt(n)
+    return mean - half, mean + half
+
+
 def any_of_k(c: int, n: int, k: int) -> float:
     """`1 - C(n-c, k) / C(n, k)`: the chance that any of k samples is positive, estimated without bias from c of n.
 

@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(checkpoint: Path, tmp_path: Path) -> list[str]:
     return [
         *("--model", "hf", "--model_args", f"pretrained={checkpoint},dtype=float32", "--device", "cpu", "--batch_size", "4"),
-        *("--limit", "2", "--tasks", "embedded_choice", "--controls", "random:1"),
+        *("--limit", "2", "--tasks", "embedded_choice", "--controls", "random:1", "--seeds", "1"),
         *("--behaviour", f"harmful={pairs(tmp_path / 'harmful.jsonl', 'bad')}"),
         *("--output_path", str(tmp_path / "run")),
     ]

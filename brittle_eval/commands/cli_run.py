@@ -57,6 +57,9 @@ def _typed(context: click.Context) -> frozenset[str]:
 @click.option("--device", help="cuda, cuda:0, mps or cpu.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
+    "--seeds", type=click.IntRange(min=1), help="Trainings of each plan that trains and names no seed, a row each. Default: 3."
+)
+@click.option(
     "--output_path", type=FILE, help="Folder of the run; the same configuration resumes. Default: runs/TIME-MODEL-PLAN."
 )
 @click.option("--apply_chat_template", is_flag=False, flag_value="true", help="Chat template (by name) for lm-eval's own tasks.")
@@ -109,6 +112,9 @@ def run(**given: Any) -> None:
     from brittle_eval.running.run import run as start
     from brittle_eval.running.sides import show_sides
     from brittle_eval.running.table import show, terminal
+    from brittle_eval.trials.course import show_course
+    from brittle_eval.trials.freezing import show_freezing
+    from brittle_eval.trials.seeds import show_seeds
 
     def say(line: str) -> None:
         click.echo(line, err=True)
@@ -120,6 +126,8 @@ def run(**given: Any) -> None:
         return  # one of several processes, and not the first
     show(rows)
     show_sides(rows, terminal())
+    for shown in (show_seeds, show_course, show_freezing):
+        shown(rows, terminal())
     click.echo(f"results: {folder}")
     publish(RunFolder.stored(folder), rows, receivers, say)
 

@@ -17,6 +17,7 @@ from brittle_eval.leaderboard.provenance import changed_files, changed_sources, 
 from brittle_eval.listing import WIKITEXT
 from brittle_eval.running.comparison import VERSUS, against_unedited
 from brittle_eval.running.record import Row, RunFolder, TaskResult, read_lines
+from brittle_eval.trials.attack_alone import ALONE
 
 CLOSE = 1e-9
 """Numbers that differ by less than this share of themselves are the same: sums may be in another order."""
@@ -120,7 +121,7 @@ def _counted(folder: RunFolder, rows: Sequence[Row]) -> tuple[list[Row], dict[st
 
 
 def _task(folder: RunFolder, row: Row, task: TaskResult) -> TaskResult:
-    own = {key: value for key, value in task.values.items() if key != VERSUS}
+    own = {key: value for key, value in task.values.items() if key not in (VERSUS, ALONE)}
     if task.status != "done":
         return task
     if task.role == "measure":

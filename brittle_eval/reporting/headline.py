@@ -11,6 +11,7 @@ from brittle_eval.reporting.landscape_charts import sentences
 from brittle_eval.reporting.report_source import Source
 from brittle_eval.running.record import Row
 from brittle_eval.stats import Rate
+from brittle_eval.trials.attack_alone import verdict
 
 BABBLES = 0.5
 """From this share of degenerate answers on a model is said to babble."""
@@ -84,9 +85,17 @@ def _unedited(row: Row, task: str, rest: str = "; no edit was run") -> str:
 
 def effect(source: Source, row: Row, task: str) -> tuple[str, str]:
     """What an edit does to the answers to harmful prompts, and how it stands against the unedited model and the controls."""
+    if why := verdict(row):
+        why = f"{why[:1].upper()}{why[1:]}: nothing follows from this plan."
+    told, weighed = _effect(source, row, task)
+    return told, " ".join(filter(None, [why, weighed]))
+
+
+def _effect(source: Source, row: Row, task: str) -> tuple[str, str]:
     found, before = measured.answered(row, task), source.before(row)
     old = measured.answered(before, task) if before else None
-    subject = f"With {measured.size(row)} edited ({row.recipe}), {row.model}"
+    did = f"After the training {row.recipe}" if row.training else f"With {measured.size(row)} edited ({row.recipe})"
+    subject = f"{did}, {row.model}"
     if found is None:
         return f"{subject} was not evaluated on {task}{_cut(source, row)}.", ""
     broken, attempts = measured.degenerate(row, task)

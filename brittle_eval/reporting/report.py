@@ -17,7 +17,7 @@ from markupsafe import Markup
 from brittle_eval import __version__
 from brittle_eval.errors import BrittleError
 from brittle_eval.reporting import report_charts
-from brittle_eval.reporting.charts import Chart, Drawing, Series
+from brittle_eval.reporting.charts import Chart, Drawing, Series, Table
 from brittle_eval.reporting.figures import check_figures, write_figures
 from brittle_eval.reporting.headline import headline
 from brittle_eval.reporting.landscape_charts import landscape_charts
@@ -27,9 +27,11 @@ from brittle_eval.reporting.report_source import Source, read_source
 from brittle_eval.reporting.report_table import main_table
 from brittle_eval.reporting.report_text import command, digests, limits
 from brittle_eval.reporting.svg import SHAPES, svg
+from brittle_eval.reporting.training_charts import training_charts
 from brittle_eval.reporting.visible import visible
 from brittle_eval.running.record import Row, agreement_of, write_text
 from brittle_eval.running.table import lines_of, notes, sections
+from brittle_eval.trials import seeds
 
 PAGE, PRIVATE = "report.html", "report-with-samples.html"
 """Names in the source's folder: a page with generated text is not taken for one without."""
@@ -67,6 +69,7 @@ def drawings(source: Source) -> list[Drawing]:
     """The charts of the results, without those of regions."""
     drawn = report_charts.curves(source.probe) if source.probe is not None else []
     drawn += landscape_charts(source.landscape) if source.landscape is not None else []
+    drawn += training_charts(source.rows)
     drawn += report_charts.sweep_charts(source.cells)
     return drawn + (report_charts.pareto(source, source.attack) if source.attack else [])
 
@@ -81,6 +84,8 @@ def _content(source: Source, drawn: Sequence[Drawing], where: Places, samples: S
         "table": main_table(source),
         "numbers": _numbers(source),
         "notes": list(notes(source.rows)),
+        "seeds": Table(seeds.HEAD, list(seeds.lines(seeds.summaries(source.rows)))),
+        "seeds_legend": seeds.LEGEND,
         "drawings": drawn,
         "places": where,
         "agreement": agreement_of(source.rows),

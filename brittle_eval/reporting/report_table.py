@@ -15,6 +15,7 @@ from brittle_eval.reporting.svg import interval_bar
 from brittle_eval.running.comparison import VERSUS
 from brittle_eval.running.record import Role, Row, TaskResult
 from brittle_eval.stats import Rate
+from brittle_eval.trials.attack_alone import verdict
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def _line(source: Source, row: Row, columns: Sequence[Column], several: tuple[bo
     cell = source.cell(row)
     marks = [f"{cell.status}: {cell.reason}"] if cell and cell.status not in ("", "done") else []
     marks += ["limited run"] if row.limited else []
+    marks += [verdict(row).partition(":")[0]] if verdict(row) else []
     return Line(measured.short(row), row.kind, tone, note, cells, row.model if several[0] else "", marks)
 
 

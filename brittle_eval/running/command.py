@@ -8,7 +8,19 @@ from typing import Any
 
 FLAGS = ("stop_when_decided",)
 PLAIN = (
-    *("model", "tasks", "preset", "condition", "controls", "batch_size", "limit", "device", "seed", "system_instruction"),
+    *(
+        "model",
+        "tasks",
+        "preset",
+        "condition",
+        "controls",
+        "batch_size",
+        "limit",
+        "device",
+        "seed",
+        "seeds",
+        "system_instruction",
+    ),
     *("num_fewshot", "pairs", "base", "donor", "judge", "model_args", "gen_kwargs", "metadata"),
 )
 """Options with one value: a text, names with commas between them, or key=value,…."""

@@ -29,6 +29,7 @@ from brittle_eval.organisms.organism import EMBEDDED
 from brittle_eval.plugins import Plugins
 from brittle_eval.recipe import Plan, build, check, parse
 from brittle_eval.running.record import as_file
+from brittle_eval.running.repeats import repeated
 from brittle_eval.scope import Scope
 
 BEHAVIOUR_TASKS = {"safety": "embedded_harmful_train", "utility": "embedded_harmless_train"}
@@ -47,6 +48,8 @@ class Options:
     limit: float | None = None
     device: str | None = None
     seed: int = 0
+    seeds: int | None = None
+    """Trainings of a plan that trains and names no seed; None: three."""
     output_path: Path | None = None
     apply_chat_template: bool | str = False
     system_instruction: str | None = None
@@ -143,7 +146,7 @@ def prepare(options: Options, *, several: bool = False) -> Prepared:
         bound(text)
     cards: dict[str, DatasetCard] = datasets(plugins)
     data.set_sources(data.from_options(cards, options.data, os.environ))
-    chains = tuple(chain_of(text, plugins) for text in dict.fromkeys(options.modify))
+    chains = tuple(chain_of(text, plugins) for text in repeated(options.modify, options.seeds, plugins, recipes(plugins)))
     if options.donor is None and (in_need := [chain.name for chain in chains if chain.needs("donor")]):
         raise BrittleError(f"'{in_need[0]}' needs a donor: give --donor PATH_OR_HUB_ID, a model of the same shape")
     card = None

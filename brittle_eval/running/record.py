@@ -26,6 +26,7 @@ from brittle_eval.running.row import Row as Row
 from brittle_eval.running.row import TaskResult as TaskResult
 from brittle_eval.running.row import as_file as as_file
 from brittle_eval.running.row import read_row
+from brittle_eval.trials import course, seeds
 
 PACKAGES = ("brittle-eval", "torch", "transformers", "lm-eval", "peft")
 
@@ -201,10 +202,11 @@ class RunFolder:
         return [read_row(line, f"{file}, line {number}", known) for number, line in numbered_lines(file)]
 
     def write_rows(self, rows: Iterable[Row]) -> None:
-        """All rows of the run; the results as lm-eval's tools read them, and how far the judges agree over all rows."""
+        """All rows of the run; the results as lm-eval's tools read them, how far the judges agree, and seeds taken together."""
         rows = list(rows)
         self.write_lines("rows.jsonl", [asdict(row) for row in rows])
         judged = {"limited": any(row.limited for row in rows), "agreement": [asdict(pair) for pair in agreement_of(rows)]}
+        judged |= {"seeds": seeds.as_json(rows), "courses": course.as_json(rows)}
         self.write_json("results.json", as_lm_eval(rows, self.config) | {"packages": versions()} | judged)
 
 

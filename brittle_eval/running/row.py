@@ -83,6 +83,8 @@ class Row:
     """Python's and the packages' versions."""
     files: dict[str, str] = field(default_factory=dict)
     """sha256 of the files that the row rests on: samples and region, by their place in the run's folder."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Of a plan that trains: its modifications with their options, the bare attack that it is held against, what was noted."""
 
     @property
     def folder(self) -> str:

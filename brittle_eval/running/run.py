@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from brittle_eval.evaluation.conditions import TEXTS_VERSION
 from brittle_eval.evaluation.lm import BrittleHFLM
 from brittle_eval.evaluation.presets import numbers
 from brittle_eval.judgement.judges import identity
+from brittle_eval.methods import Context
 from brittle_eval.regions import Region
 from brittle_eval.running.command import of_config, options_of
 from brittle_eval.running.comparison import against_unedited
@@ -29,8 +30,9 @@ from brittle_eval.running.prepare import Chain, Options, Prepared, load_argument
 from brittle_eval.running.record import Row, RunFolder, versions, write_text
 from brittle_eval.running.session import Session
 from brittle_eval.running.together import announce, together
-from brittle_eval.running.tuner import with_tuning
-from brittle_eval.tuning.trained import applied
+from brittle_eval.running.tuner import deltas, with_tuning
+from brittle_eval.trials.attack_alone import of_chain
+from brittle_eval.tuning.trained import applied, forget_courses
 
 Say = Callable[[str], None]
 
@@ -104,6 +106,7 @@ class Production:
         """All rows, each beside the unedited model, written."""
         rows = against_unedited(self.rows())
         self.folder.write_rows(rows)
+        forget_courses(deltas(self.folder))
         return rows
 
     def rows(self) -> list[Row]:
@@ -141,15 +144,26 @@ class Production:
                 yield self._edited_row(name, "control", chain, control)
 
     def _edited_row(self, name: str, kind: Any, chain: Chain, region: Region) -> Row:
-        return self._row(name, kind, chain, region, self._timed(name, self.edit(chain, region)))
+        given = self._given()
+        row = self._row(name, kind, chain, region, self._timed(name, self.edit(chain, region, given)))
+        return replace(row, training=self._training(name, chain, given.tuning.noted if given.tuning else {}))
 
-    def edit(self, chain: Chain, region: Region) -> AbstractContextManager[list[str]]:
+    def _given(self) -> Context:
+        return with_tuning(self.finder.context, self.prepared, self.session, self.folder, self.say)
+
+    def edit(self, chain: Chain, region: Region, given: Context | None = None) -> AbstractContextManager[list[str]]:
         """The model with the plan's modifications on the region; undone bit for bit on leaving."""
         session = self.session
         scoped = {address.name for address in self.finder.scoped[chain.name]} | region.keys()  # a control may lie elsewhere
         addresses = [address for address in session.addresses if address.name in scoped]
-        given = with_tuning(self.finder.context, self.prepared, session, self.folder, self.say)
-        return applied(session.model, addresses, region, chain.modifications, given, session.fingerprint)
+        return applied(session.model, addresses, region, chain.modifications, given or self._given(), session.fingerprint)
+
+    def _training(self, name: str, chain: Chain, noted: dict[str, Any]) -> dict[str, Any]:
+        """What the row keeps of a training, noted now or by an earlier start of this run."""
+        found = of_chain(chain.modifications)
+        if found and noted:
+            self.folder.write_json(f"{name}/training.json", noted)
+        return found | {"noted": self.folder.read_json(f"{name}/training.json") or {}} if found else {}
 
     @contextmanager
     def _timed(self, name: str, context: AbstractContextManager[list[str]]) -> Iterator[list[str]]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from brittle_eval.evaluation.assess import HEADLINE
 from brittle_eval.running.comparison import VERSUS
 from brittle_eval.running.record import Row, TaskResult, agreement_of
+from brittle_eval.trials.attack_alone import ALONE, short, verdicts
 
 WIDTH = 120
 """Characters of a table that goes to no terminal."""
@@ -100,6 +101,7 @@ def notes(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows[1:]:
         if cut := next((task.reason for task in row.tasks if task.reason.startswith("cut: ")), None):
             yield f"{row.name}: {cut}; its other tasks and its controls were not run"
+    yield from verdicts(rows)
     done = [task for row in rows for task in row.tasks if task.status == "done"]
     if any("attempts" in task.values for task in done):
         yield "Degenerate and unscored answers count as not positive in every denominator; where no line has them there are none."
@@ -161,6 +163,10 @@ def _change(result: TaskResult, unedited: TaskResult | None) -> str:
     return f"{versus['mean']:+.2f} " + ("p<0.001" if p < 0.001 else f"p={p:.3f}")
 
 
+def _alone(result: TaskResult, unedited: TaskResult | None) -> str:
+    return short(result.values.get(ALONE))
+
+
 def _change_interval(result: TaskResult, unedited: TaskResult | None) -> str:
     versus = result.values.get(VERSUS)
     return f"[{versus['low']:+.2f}, {versus['high']:+.2f}]" if versus else ""
@@ -180,7 +186,11 @@ def sections(row: Row) -> list[Section]:
     uncounted = {"degenerate + unscored": _uncounted}
     others = [name for name in row.judges if name != HEADLINE]
     return [
-        ("attacks: not refused & coherent", "attack", {"": _rate("not_refused_coherent"), **uncounted, "change, p": _change}),
+        (
+            "attacks: not refused & coherent",
+            "attack",
+            {"": _rate("not_refused_coherent"), **uncounted, "change, p": _change, "unfrozen attack": _alone},
+        ),
         ("attacks: mean over attempts", "attack", {"": _rate("not_refused_coherent_mean")}),
         ("attacks: best suffix, template or language", "attack", {"": _number("not_refused_coherent_best_variant")}),
         ("attacks: best decoding setting", "attack", {"": _number("not_refused_coherent_best_setting")}),

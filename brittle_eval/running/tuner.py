@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from brittle_eval.behaviour.calibration import Example, Pair, drop_leaks, encode, read_pairs
 from brittle_eval.errors import BrittleError
@@ -30,9 +31,14 @@ def with_tuning(context: Context, prepared: Prepared, session: Session, folder: 
             bar,
             say,
             int(prepared.options.memory * 2**30),
-            folder.path / "deltas",
+            deltas(folder),
         ),
     )
+
+
+def deltas(folder: RunFolder) -> Path:
+    """Where a run keeps what its trainings changed."""
+    return folder.path / "deltas"
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from filelock import FileLock, Timeout
 from brittle_eval.errors import BrittleError
 from brittle_eval.running.comparison import against_unedited
 from brittle_eval.running.prepare import Options, prepare
-from brittle_eval.running.record import Row, RunFolder, versions, write_json, write_lines
+from brittle_eval.running.record import Row, RunFolder, versions, write_json, write_lines, write_text
 from brittle_eval.sweeps.cells import SCHEMA, Cell, Group, Outcome, as_group, described, kept
 from brittle_eval.sweeps.worker import Worker
+from brittle_eval.trials.freezing import freezing
 
 Say = Callable[[str], None]
 
@@ -80,7 +81,10 @@ def sweep(groups: Sequence[Group], grid: Mapping[str, Any], path: Path, executor
                 place = f"cell {outcome.cell} ({len(found)} of {len(cells)} there)"
                 say(f"{place}, {names[outcome.cell].recipe}: {_said(outcome)}")
         finally:
-            write_lines(path / "rows.jsonl", (asdict(row) for row in rows_of(groups, found)))
+            rows = rows_of(groups, found)
+            write_lines(path / "rows.jsonl", (asdict(row) for row in rows))
+            if tables := freezing(rows):
+                write_text(path / "freezing.md", ["\n\n".join(one.markdown() for one in tables), "\n"])
     return found
 
 

@@ -14,6 +14,11 @@ from brittle_eval.running.comparison import VERSUS
 from brittle_eval.running.record import Row, TaskResult
 from brittle_eval.running.table import terminal
 from brittle_eval.sweeps.cells import Cell, Group, Outcome
+from brittle_eval.sweeps.sweep import rows_of
+from brittle_eval.trials.attack_alone import verdicts
+from brittle_eval.trials.course import show_course
+from brittle_eval.trials.freezing import show_freezing
+from brittle_eval.trials.seeds import show_seeds
 
 MEASURES = ((PERPLEXITY, WIKITEXT), (DIVERGENCE,))
 """Of each column the tasks, of which the first that a row has is shown."""
@@ -32,6 +37,11 @@ def show(groups: Sequence[Group], found: Mapping[int, Outcome], console: Console
         for cell in cells:
             table.add_row(*_line(cell, found[cell.number]))
         console.print(table, markup=False)
+        rows = rows_of([group], found)
+        for shown in (show_seeds, show_course, show_freezing):
+            shown(rows, console)
+        for line in verdicts(rows):
+            console.print(line, markup=False, soft_wrap=True)
         for cell in cells:
             if reason := found[cell.number].reason:
                 console.print(f"cell {cell.number}: {found[cell.number].status}: {reason}", markup=False, soft_wrap=True)

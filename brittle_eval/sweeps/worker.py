@@ -90,10 +90,12 @@ class Worker:
             production = Production(own, session.within(own, folder), folder, self.say)
             base = self.folder / "runs" / group.base.name
             region = base / "regions" / production.finder.file(chain).name
-            shared = [*base.glob("unedited/*"), *base.glob("behaviours/*"), region, base / TOOK]
+            shared = [*base.glob("unedited/*"), *base.glob("behaviours/*"), *base.glob("deltas/*"), region, base / TOOK]
             for file in shared:
                 _link(file, folder.path / file.relative_to(base))
             rows = production.finish()
+            for file in folder.path.glob("deltas/*"):  # a free training serves other cells: rewinds of other sizes
+                _link(file, base / "deltas" / file.name)
             given_up = production.session.given_up(chain.folder)
         return Outcome(
             cell.number,

@@ -39,16 +39,18 @@ class Checkpoint:
             tensors |= {f"{key}/{number}": value for key, value in optimiser.state[parameter].items() if key in MOMENTS}
         save_private(self.file, tensors, {"losses": json.dumps(list(losses))})
 
-    def load(self, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer) -> list[float]:
+    def load(self, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer, most: int) -> list[float]:
         """Go where the last checkpoint was: the losses up to there, none where there is no checkpoint.
 
-        BrittleError for a file that is damaged or another training's.
+        One behind `most` steps is left alone. BrittleError for a file that is damaged or another training's.
         """
         if not self.file.exists():
             return []
         try:
             with safe_open(self.file, framework="pt") as file:
                 losses: list[float] = json.loads(file.metadata()["losses"])
+                if len(losses) > most:
+                    return []
                 names = set(file.keys())
                 for number, parameter in enumerate(parameters):
                     self._take(file.get_tensor(f"value/{number}"), parameter)

@@ -68,11 +68,13 @@ def fine_tune(
     hold: Hold | None = None,
     checkpoint: Checkpoint | None = None,
     loss_of: Callable[[PreTrainedModel, Sequence[Example]], Tensor] | None = None,
+    stop: int | None = None,
 ) -> list[float]:
     """Train the model's parameters that require gradients; gives the loss of every step. A NaN loss stops it with an error.
 
     `hold` keeps training where it belongs: it is called before and after every step of the optimiser. With a `checkpoint`
-    an interrupted training goes on behind its last one, to the very same bytes. `loss_of` replaces the loss of a batch.
+    an interrupted training goes on behind its last one, to the very same bytes. `loss_of` replaces the loss of a batch. After
+    `stop` steps it ends where it is, and leaves a checkpoint behind which a longer one goes on.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
@@ -80,17 +82,20 @@ def fine_tune(
     loss_of = loss_of or (lambda model, batch: response_loss(model, batch, pad_id, settings.opening))
     plan = _plan(examples, settings)
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    losses = checkpoint.load(parameters, optimiser) if checkpoint else []
+    last = min(stop or len(plan), len(plan))
+    losses = checkpoint.load(parameters, optimiser, last) if checkpoint else []
     model.train()
     try:
-        for step, batch in enumerate(plan[len(losses) :], len(losses) + 1):
+        for step, batch in enumerate(plan[len(losses) : last], len(losses) + 1):
             where = f"step {step} of {len(plan)}"
             optimiser.param_groups[0]["lr"] = settings.learning_rate * _rate(step - 1, len(plan), settings.warmup)
             with _memory(where), _drawing(parameters, settings.seed + step):
                 losses.append(_step(model, parameters, optimiser, loss_of, batch, settings, hold, where))
             on_step(step, len(plan), losses[-1])
-            if checkpoint and step < len(plan):
+            if checkpoint and step < last:
                 checkpoint.due(parameters, optimiser, losses)
+        if checkpoint and last < len(plan):
+            checkpoint.save(parameters, optimiser, losses)
     finally:
         model.eval()
     return losses

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ from brittle_eval.tuning.delta import apply_delta, save_delta
 from brittle_eval.tuning.hold import share_inside
 from brittle_eval.tuning.snapshot import Snapshot
 from brittle_eval.weights import Address, Fingerprint, find_weights
+
+COURSE = ".checkpoint"
 
 
 @contextmanager
@@ -116,12 +119,12 @@ def _train(
     tuning, names = context.tuning, [name for name, _ in model.named_parameters()]
     entered = {name: fingerprint.part(name) for name in names}
     header = _header(modification, region, tuning.seed, str(fingerprint))
-    file = tuning.folder / f"{hashlib.blake2b(json.dumps(header).encode(), digest_size=6).hexdigest()}.safetensors"
+    file, course = tuning.folder / f"{_named(header)}.safetensors", _course(tuning.folder, header, modification)
     known = apply_delta(file, model, header["before"]) if file.exists() else None
     if known is None:
         own = replace(
             tuning,
-            folder=file.with_suffix(".checkpoint"),
+            folder=course,
             start=start,
             now=Live(model),
             attribute=partial(_attributed, model, context, tuning.pad_id),
@@ -132,13 +135,17 @@ def _train(
     if known is None:
         _check(model, changed, modification)
         save_delta(file, model, changed, header | {"after": str(fingerprint)})
-        shutil.rmtree(file.with_suffix(".checkpoint"), ignore_errors=True)
+        if modification == modification.course:
+            shutil.rmtree(course, ignore_errors=True)
     elif known["after"] != str(fingerprint):
         raise BrittleError(f"the trained weights of {file} do not fit their fingerprint: remove the file to train again")
     else:
         tuning.say(f"{type(modification).__name__.lower()}: trained before, taken from {file}")
-    if (inside := share_inside(region, model, start)) is not None:
+    inside = share_inside(region, model, start)
+    if inside is not None:
         tuning.say(f"{type(modification).__name__.lower()}: ‖ΔW in the region‖ / ‖ΔW‖ = {inside:.3g}")
+    notes = header["notes"] if known is None else known["notes"]
+    tuning.noted[type(modification).__name__.lower()] = {**notes, "inside": inside}
     return changed
 
 
@@ -173,6 +180,21 @@ def _attributed(
 def _header(modification: Modification, region: Region, seed: int, before: str) -> dict[str, Any]:
     own = region_digest(region) if modification.asks_region else None
     return {"modification": str(modification), "seed": seed, "before": before, "region": own}
+
+
+def _named(header: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(header).encode(), digest_size=6).hexdigest()
+
+
+def _course(folder: Path, header: Mapping[str, Any], modification: Modification) -> Path:
+    """Where the checkpoints of a training lie, and of those that go on behind it."""
+    return folder / f"{_named({**header, 'modification': str(modification.course)})}{COURSE}"
+
+
+def forget_courses(folder: Path) -> None:
+    """Remove the checkpoints of trainings that stopped on their way, once nobody goes on behind them."""
+    for course in folder.glob(f"*{COURSE}"):
+        shutil.rmtree(course, ignore_errors=True)
 
 
 def _apply(model: PreTrainedModel, region: Region, modification: Modification, context: Context) -> dict[str, Any]:

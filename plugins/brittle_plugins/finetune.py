@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -34,9 +34,10 @@ class Finetune(Modification):
     blocks. Above 0 it is the rank of LoRA pairs B A on these linear weights (scale `lora-alpha` / rank); their effective update
     is `BA − P(BA)` in every forward pass of the training and where they are merged. `opening` weights a response's first four
     tokens; `loss=few-tokens-deep` holds its first five near the model before the training instead. `warmup` is a share of the
-    steps. `seed`, added to the run's, draws pairs, their order, and LoRA's start.
+    steps. `stop` ends after so many steps of the same course, 0 at its end. `seed`, added to the run's, draws pairs, their
+    order, and LoRA's start.
 
-    BrittleError where nothing is left to train, for fewer pairs than `n`, and where the loss is no number.
+    BrittleError where nothing is left to train, for fewer pairs than `n`, a `stop` behind the end, and a loss that is no number.
     """
 
     on: str = "harmful"
@@ -52,15 +53,31 @@ class Finetune(Modification):
     warmup: Share = 0.05
     opening: Positive = 1.0
     loss: Literal["mean", "few-tokens-deep"] = "mean"
+    stop: Rank = 0
     seed: Rank = 0
 
     def __post_init__(self) -> None:
+        if self.stop > self.steps:
+            raise ValueError(f"stop={self.stop}, and n={self.n}, batch={self.batch}, epochs={self.epochs} are {self.steps} steps")
         if self.loss != "mean" and self.opening != 1:
             raise ValueError(f"opening={self.opening:g} weights the tokens of loss=mean; give one of the two")
 
     @property
+    def steps(self) -> int:
+        """Of its whole course."""
+        return self.epochs * -(-self.n // self.batch)
+
+    @property
     def asks_region(self) -> bool:
         return self.region != "none"
+
+    @property
+    def attack(self) -> Finetune:
+        return replace(self, region="none", loss="mean")
+
+    @property
+    def course(self) -> Finetune:
+        return replace(self, stop=0)
 
     def apply(self, model: PreTrainedModel, region: Region, context: Context) -> Mapping[str, Any]:
         tuning = context.tuning
@@ -92,11 +109,10 @@ class Finetune(Modification):
             seed=tuning.seed + self.seed,
         )
         loss_of = few_tokens_deep(model, examples, tuning.pad_id) if self.loss == "few-tokens-deep" else None
-        steps = self.epochs * -(-len(examples) // self.batch)
-        with tuning.progress(f"fine-tuning on {self.on}", steps) as advance:
-            return fine_tune(
-                model, examples, settings, tuning.pad_id, lambda *_: advance(1), hold, Checkpoint(tuning.folder), loss_of
-            )
+        kept = Checkpoint(tuning.folder)
+        with tuning.progress(f"fine-tuning on {self.on}", self.stop or self.steps) as advance:
+            step = lambda *_: advance(1)  # noqa: E731
+            return fine_tune(model, examples, settings, tuning.pad_id, step, hold, kept, loss_of, self.stop or None)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""What the rows of trainings say together: whether the attack works, seeds, shares frozen, steps."""
