@@ -74,7 +74,7 @@ def test_an_unsure_classifier_and_a_long_text_are_unscored(classifier: Path) -> 
 def test_a_label_that_the_classifier_does_not_have_is_an_error(classifier: Path) -> None:
     judge = SequenceClassification(str(classifier), positive="harmful", negative="safe", device="cpu")
     with pytest.raises(BrittleError, match="has no label 'harmful': it has toxic, safe, unclear"):
-        judge.judge(RECORDS)
+        judge.ready()
 
 
 @pytest.fixture(scope="module")

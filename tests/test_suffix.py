@@ -49,9 +49,30 @@ def test_losses_and_gradients_are_the_definitions(name: str, cached: bool) -> No
         torch.testing.assert_close(scorer.losses(slots, tried), torch.tensor(expected), rtol=1e-4, atol=1e-5)
         gradient, definition = scorer.gradient(slots, tried[0]), one_hot_gradient(model, slots, tried[0])
         assert float((gradient - definition).norm() / definition.norm()) < 1e-4
+        torch.testing.assert_close(scorer.losses(slots, tried, tried[0]), torch.tensor(expected), rtol=1e-4, atol=1e-5)
     assert scorer.check_cache(SLOTS[0], suffixes(1)[0]) is cached
     assert str(Fingerprint(model)) == before
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("near", ["the gradient's", "another", "none"])
+def test_candidates_are_read_from_where_they_leave_the_suffix(near: str) -> None:
+    """Changes at places 5, 4, …: in parts of two, and each begins where the first of its candidates changes."""
+    model, suffix, slots = untied(), tuple(suffixes(1)[0]), SLOTS[0]
+    tried = [(*suffix[:place], suffix[place] + 1, *suffix[place + 1 :]) for place in reversed(range(LENGTH))]
+    scorer, shapes = Scorer(model, ALLOWED, rows=8), list[tuple[int, int]]()
+    scorer.gradient(slots, suffix)
+    model.register_forward_pre_hook(lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True)
+    found = scorer.losses(slots, tried, {"the gradient's": suffix, "another": tried[0], "none": ()}[near])
+    rest = len(slots.after) + len(slots.target) - 1
+    parts = [tried[start : start + 8] for start in range(0, LENGTH, 8)]
+    if near == "the gradient's":
+        size = -(-LENGTH // 3)
+        assert shapes == [(min(size, LENGTH - start), LENGTH - start + rest) for start in range(0, LENGTH, size)]
+    else:
+        assert shapes == [(len(part), LENGTH + rest) for part in parts]
+    expected = [float(response_loss(model, [example(slots, one)], PAD).detach()) for one in tried]
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_a_cache_that_changes_the_losses_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +179,7 @@ def test_progressive_adds_a_goal_where_all_before_it_are_won(monkeypatch: pytest
 def test_a_loss_that_is_no_number_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     found = search(untied(), replace(SMALL, descend=False))
     state = found.start(0)
-    monkeypatch.setattr(found.scorer, "losses", lambda slots, tried: torch.full((len(tried),), float("nan")))
+    monkeypatch.setattr(found.scorer, "losses", lambda slots, tried, near=(): torch.full((len(tried),), float("nan")))
     with pytest.raises(BrittleError, match="target loss is nan at step 1"):
         found.step(state)
 

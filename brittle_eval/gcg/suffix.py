@@ -123,7 +123,7 @@ class Search:
         drawn = self.draw(state.suffix, top, random)
         suffix, loss = state.suffix, state.loss
         if drawn:
-            losses = self.losses(drawn, state.active)
+            losses = self.losses(drawn, state.active, state.suffix)
             index = int(losses.argmin())
             if not self.settings.descend or float(losses[index]) < loss:
                 suffix, loss = drawn[index], float(losses[index])
@@ -142,9 +142,9 @@ class Search:
         loss = float(self.losses([state.suffix], state.active + 1)[0])
         return replace(state, active=state.active + 1, loss=loss, best=state.suffix, best_loss=loss)
 
-    def losses(self, suffixes: Sequence[tuple[int, ...]], active: int) -> Tensor:
-        """(suffixes,): the mean of the first `active` goals' losses."""
-        return torch.stack([self.scorer.losses(goal, suffixes) for goal in self.goals[:active]]).mean(dim=0)
+    def losses(self, suffixes: Sequence[tuple[int, ...]], active: int, near: tuple[int, ...] = ()) -> Tensor:
+        """(suffixes,): the mean of the first `active` goals' losses; `near` is a suffix whose gradient was taken last, if any."""
+        return torch.stack([self.scorer.losses(goal, suffixes, near) for goal in self.goals[:active]]).mean(dim=0)
 
     def steepest(self, suffix: tuple[int, ...], active: int) -> Tensor:
         """(length, k): token ids with the most negative `Σ g / ‖g‖` over the goals, g the gradient by one-hot token."""

@@ -66,7 +66,7 @@ class SequenceClassification(Judge):
         return labels
 
     def ready(self) -> None:
-        _ = self._loaded
+        _ = self._labels
 
     def judge(self, records: Sequence[Record]) -> list[Verdict]:
         verdicts: list[Verdict] = []
