@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from brittle_eval.behaviour.calibration import Example, input_device
 from brittle_eval.errors import BrittleError, CannotRun
+from brittle_eval.evaluation.backbone import language_arguments
 from brittle_eval.evaluation.chat import render
 from brittle_eval.evaluation.generate import Sampling, generate
 from brittle_eval.evaluation.measures import perplexities
@@ -193,10 +194,13 @@ def _args(requests: Sequence[Instance]) -> list[Any]:
 
 
 def load_lm(arguments: Mapping[str, Any], device: str | None, batch_size: int | None, seed: int) -> BrittleHFLM:
-    """The model that HFLM loads from lm-eval's arguments; without a batch size as many rows as fit the memory."""
+    """The model that HFLM loads from lm-eval's arguments; without a batch size as many rows as fit the memory.
+
+    Of a vision-language model it is the language side, which never sees an image.
+    """
     given = {"device": device or ("cuda" if torch.cuda.is_available() else "cpu")} | dict(arguments)
     try:
-        lm = BrittleHFLM(**given, batch_size=batch_size or 1)
+        lm = BrittleHFLM(**language_arguments(given), batch_size=batch_size or 1)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BrittleError(f"cannot load the model {given.get('pretrained')}: {first[:240]}") from error
