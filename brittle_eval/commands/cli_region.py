@@ -45,6 +45,25 @@ def compare(regions: tuple[str, ...], across_models: bool, picture: Path | None,
 
 
 @region.command()
+@click.argument("regions", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True), metavar="PATH...")
+@click.option("--after", required=True, help="The adapted model: path or hub id; of a vision-language model its language side.")
+@click.option("--before", help="The model that the regions were found on; default: as the regions name it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def displacement(regions: tuple[Path, ...], after: str, before: str | None, as_json: bool) -> None:
+    """Show how much of what an adaptation changed lies in each region, beside a random region of its size.
+
+    PATH is a region file, or the folder of a run: all its regions.
+    """
+    from brittle_eval.comparing.displacement import displacements, show
+
+    found = displacements(regions, after, before)
+    if as_json:
+        click.echo(json.dumps([vars(one) for one in found], indent=2, ensure_ascii=False))
+    else:
+        show(found)
+
+
+@region.command()
 @click.option(
     "--kinds",
     default="unit-variance+four-way",

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from brittle_eval.behaviour.calibration import Example, input_device
 from brittle_eval.errors import BrittleError, CannotRun
+from brittle_eval.evaluation.backbone import language_arguments
 from brittle_eval.evaluation.chat import render
 from brittle_eval.evaluation.crew import Helpers, help_out, shared
 from brittle_eval.evaluation.generate import Sampling, generate, run_part
@@ -71,11 +72,8 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
 
     def __init__(self, **given: Any) -> None:
         """As HFLM loads it; BrittleError for a model that does not load."""
-        try:
+        with _loading(given.get("pretrained")):
             super().__init__(**given)
-        except (OSError, ValueError, TypeError, SafetensorError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise BrittleError(f"cannot load the model {given.get('pretrained')}: {first[:240]}") from error
 
     @contextmanager
     def showing(self, turns: Turns, on_answer: Callable[[], None]) -> Iterator[None]:
@@ -222,10 +220,24 @@ def _args(requests: Sequence[Instance]) -> list[Any]:
     return [request.args for request in requests]
 
 
+@contextmanager
+def _loading(name: object) -> Iterator[None]:
+    """What loading says of a model that does not load becomes one line."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BrittleError(f"cannot load the model {name}: {first[:240]}") from error
+
+
 def load_lm(arguments: Mapping[str, Any], device: str | None, batch_size: int | None, seed: int) -> BrittleHFLM:
-    """The model that HFLM loads from lm-eval's arguments; without a batch size as many rows as fit the memory."""
+    """The model that HFLM loads from lm-eval's arguments; without a batch size as many rows as fit the memory.
+
+    Of a vision-language model it is the language side, which never sees an image.
+    """
     given = {"device": device or ("cuda" if torch.cuda.is_available() else "cpu")} | dict(arguments)
-    lm = BrittleHFLM(**given, batch_size=batch_size or 1)
+    with _loading(given.get("pretrained")):
+        lm = BrittleHFLM(**language_arguments(given), batch_size=batch_size or 1)
     lm.seed = seed
     if batch_size is None:
         lm.batch_size_per_gpu = fitting_batch_size(lm.model)

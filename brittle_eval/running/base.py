@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from brittle_eval.errors import BrittleError
+from brittle_eval.evaluation.backbone import load_causal
 from brittle_eval.organisms.organism import published
 from brittle_eval.running.prepare import Prepared
 from brittle_eval.weights import Address
@@ -41,9 +42,12 @@ def donor_weights(prepared: Prepared, model: PreTrainedModel, addresses: Sequenc
 
 
 def weights_of(path: str, model: PreTrainedModel, addresses: Sequence[Address], what: str = "base") -> Mapping[str, Tensor]:
-    """The weights of the model at `path` as (out, in) by name, on the devices of the model's own."""
+    """The weights of the model at `path` as (out, in) by name, on the devices of the model's own.
+
+    Of a vision-language model they are those of its language side.
+    """
     try:
-        other = AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype)
+        other = load_causal(path, dtype=model.dtype)
     except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0][:200]
         raise BrittleError(f"cannot load the {what} model {path}: {first}") from error
