@@ -18,6 +18,7 @@ from brittle_eval.running.prepare import Options
 from tests.models import save_checkpoint
 from tests.test_row import EVERYTHING, config
 
+HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}  # click keeps those of a command's first context
 LEFT_OUT = ("given", "output_path", "memory")
 
 
@@ -157,7 +158,7 @@ def test_the_file_that_a_run_leaves_gives_its_rows_again(tmp_path: Path, capsys:
 
 def test_a_probe_has_its_own_options_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys = {"attribution": "magnitude", "p": 0.02, "sizes": 13, "epsilon": 0.03, "ppl_factor": 3, "max_kl": 0.4, "limit": 2}
-    with probe.make_context("probe", ["--config", str(written(tmp_path, keys))]) as context:
+    with probe.make_context("probe", ["--config", str(written(tmp_path, keys))], **HELP) as context:
         assert {key: context.params[key] for key in keys} == keys
     with pytest.raises(BrittleError, match=r"unknown key of .* 'stop-when': did you mean"):
-        probe.make_context("probe", ["--config", str(written(tmp_path, {"stop_when": "ppl>5"}))])
+        probe.make_context("probe", ["--config", str(written(tmp_path, {"stop_when": "ppl>5"}))], **HELP)

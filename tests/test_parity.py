@@ -75,4 +75,4 @@ def test_same_scores_as_lm_eval(folder: Path) -> None:
     for name in NAMES:
         expected = {key: value for key, value in theirs[name].items() if key not in ("alias", "name", "sample_len")}
         assert expected
-        assert {key: ours[f"{name}@unedited"][key] for key in expected} == expected
+        assert {key: ours[f"{name}.unedited"][key] for key in expected} == expected

@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     save_checkpoint(folder / "model")
     line = ["run", "--model_args", f"pretrained={folder / 'model'},dtype=float32", "--modify", "magnitude+top+ablate:q=0.1"]
     line += ["--tasks", f"{ANSWERED},embedded_choice,{MEASURE}", "--limit", "2", "--batch_size", "2", "--device", "cpu"]
-    line += ["--controls", "none", "--gen_kwargs", "max_gen_toks=4", "--output_path", str(folder / "run")]
+    line += ["--controls", "none", "--gen_kwargs", "max_gen_toks=16", "--output_path", str(folder / "run")]
     assert main(line) == 0
     return line
 
@@ -45,12 +45,11 @@ def run_of(line: list[str]) -> tuple[RunFolder, list[Row]]:
 
 
 def answers(line: list[str]) -> set[str]:
-    """All prompts and answers of the run."""
+    """All prompts and answers of the run that are long enough not to be elsewhere by chance."""
     files = Path(line[-1]).glob(f"*/samples_{ANSWERED}.jsonl")
     samples = [json.loads(one) for file in files for one in file.read_text().splitlines()]
-    return {
-        text for one in samples for text in (one["prompt"], *(attempt["text"] for attempt in one["attempts"])) if text.strip()
-    }
+    texts = [text for one in samples for text in (one["prompt"], *(attempt["text"] for attempt in one["attempts"]))]
+    return {text for text in texts if len(text.strip()) > 10}
 
 
 def holds(text: str, wanted: set[str]) -> list[bool]:
@@ -87,12 +86,16 @@ def test_wandb_gets_the_results_and_answers_only_if_named_again(
     found = {}
     for place, more in {"results": [], "all": ["--send-answers-to", "wandb"]}.items():
         (tmp_path / place).mkdir()
-        assert main([*made, "--wandb_args", f"project=p,dir={tmp_path / place}", "--wandb_config_args", "lab=ours", *more]) == 0
+        assert (
+            main([*made, "--wandb_args", f"project=p,dir={tmp_path / place}", "--wandb_config_args", "lab=laboratory", *more])
+            == 0
+        )
         files = [file for root in (place, "WANDB_DATA_DIR") for file in (tmp_path / root).rglob("*") if file.is_file()]
         assert any(file.suffix == ".wandb" for file in files)
         found[place] = "".join(file.read_bytes().decode("utf-8", "replace") for file in files)
-    metric = f"{key('unedited', 'embedded_choice')}/acc"
-    assert metric in found["results"] and "ours" in found["results"]
+    known = json.loads((Path(made[-1]) / "results.json").read_text())["results"]
+    assert '"acc,none": ' in found["results"] and "laboratory" in found["results"]
+    assert all(f'"{name}": {{' in found["results"] for name in known)  # the artefact, which is no log of blocks
     assert not any(holds(found["results"], answers(made)))
     assert any(holds(found["all"], answers(made)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +16,8 @@ BETTER_LOW = {"attack": "not_refused_coherent", "harmless": "refused"}
 
 
 def key(row: str, task: str) -> str:
-    """What a task of a row is called among lm-eval's tasks."""
-    return f"{task}@{row}"
+    """What a task of a row is called among lm-eval's tasks, in letters that W&B takes for an artefact's name."""
+    return f"{task}.{re.sub(r'[^A-Za-z0-9._-]', '-', row)}"
 
 
 def numbers(task: TaskResult) -> Iterator[tuple[str, Any, Any, Any]]:
