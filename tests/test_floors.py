@@ -12,10 +12,11 @@ import brittle_eval
 
 ROOT = Path(brittle_eval.__file__).parents[1]
 FLOORS = (
-    ("errors", "pages", "regions", "units", "scores"),
+    ("errors", "pages", "streams", "regions", "units", "scores"),
     (
         "reading",
         "methods",
+        "hooks",
         "hookspecs",
         "options",
         "scope",
@@ -65,6 +66,7 @@ FLOORS = (
         "hold",
         "snapshot",
         "delta",
+        "steering",
         "trained",
         "sequential",
         "reader",
@@ -78,6 +80,7 @@ FLOORS = (
         "decoder",
         "generate",
         "measures",
+        "lm_requests",
         "lm",
         "asking",
         "showing",

@@ -38,7 +38,7 @@ def matched_control(
     """A region with the same count in every weight; with `magnitude` also the same distribution of |W|, up to 64 quantiles.
 
     For a projector a random subspace of the same rank, and one for all weights from which the region takes one subspace;
-    BrittleError where its magnitude should be matched: it has none.
+    BrittleError where its magnitude should be matched: it has none. Directions of the residual stream become random ones.
     """
     parts: dict[str, Part] = {}
     bases = _common(region, generator)
@@ -49,7 +49,7 @@ def matched_control(
                 parts[address.name] = _subspace(kind, part, value, generator, bases)
             else:
                 parts[address.name] = _entries(kind, part, value, generator)
-    return Region(parts)
+    return Region(parts, region.streams.drawn(generator) if region.streams else None)
 
 
 def _common(region: Region, generator: torch.Generator) -> dict[str, Tensor]:

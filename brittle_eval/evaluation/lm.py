@@ -17,17 +17,18 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from brittle_eval.behaviour.calibration import Example, input_device
+from brittle_eval.engine.steering import asking
 from brittle_eval.errors import BrittleError, CannotRun
 from brittle_eval.evaluation.chat import render
-from brittle_eval.evaluation.generate import Sampling, generate
-from brittle_eval.evaluation.measures import perplexities
+from brittle_eval.evaluation.generate import generate
+from brittle_eval.evaluation.lm_requests import arguments_of, as_sampling, continued, refuse_steered, sample_numbers
+from brittle_eval.evaluation.measures import likelihoods, perplexities
 from brittle_eval.evaluation.responses import Responses
 from brittle_eval.evaluation.stopping import Stopping
 
 SCORED_TOKENS = 128
 """Tokens of an answer that its perplexity is taken over: gibberish shows early."""
 LOWER = "lower max_gen_toks with --gen_kwargs, or "
-GENERATION_KEYS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,10 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         if self.turns is None:
-            self.reject_long([(text, int(options.get("max_gen_toks", self.max_gen_toks))) for text, options in _args(requests)])
+            refuse_steered(self.model, "lm-eval's own generator")
+            self.reject_long(
+                [(text, int(options.get("max_gen_toks", self.max_gen_toks))) for text, options in arguments_of(requests)]
+            )
             return list(super().generate_until(requests, disable_tqdm=disable_tqdm))
         texts, options = zip(*(request.args for request in requests), strict=True)
         sampling = as_sampling(options[0], self.max_gen_toks, self.seed)
@@ -120,7 +124,7 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
             self.model,
             prompts,
             sampling,
-            samples=_sample_numbers(requests),
+            samples=sample_numbers(requests),
             batch_size=int(self.batch_size),
             end_ids=self.end_ids,
             pad_id=self.pad_id,
@@ -137,8 +141,15 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        self.reject_long([(context + continuation, -1) for context, continuation in _args(requests)])
+        self.reject_long([(context + continuation, -1) for context, continuation in arguments_of(requests)])
+        if asking(self.model):
+            read = [continued(self, *args) for args in arguments_of(requests)]
+            return likelihoods(self.model, read, self.pad_id, int(self.batch_size))
         return list(super().loglikelihood(requests, disable_tqdm=disable_tqdm))
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        refuse_steered(self.model, "a text's rolling likelihood")
+        return list(super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm))
 
     def reject_long(self, texts: Sequence[tuple[str, int]]) -> None:
         """BrittleError for a text that HFLM would cut; the last token of a likelihood request is predicted, never read (-1)."""
@@ -188,10 +199,6 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
             )
 
 
-def _args(requests: Sequence[Instance]) -> list[Any]:
-    return [request.args for request in requests]
-
-
 def load_lm(arguments: Mapping[str, Any], device: str | None, batch_size: int | None, seed: int) -> BrittleHFLM:
     """The model that HFLM loads from lm-eval's arguments; without a batch size as many rows as fit the memory."""
     given = {"device": device or ("cuda" if torch.cuda.is_available() else "cpu")} | dict(arguments)
@@ -204,32 +211,6 @@ def load_lm(arguments: Mapping[str, Any], device: str | None, batch_size: int | 
     if batch_size is None:
         lm.batch_size_per_gpu = fitting_batch_size(lm.model)
     return lm
-
-
-def as_sampling(options: dict[str, Any], default_new: int, seed: int) -> Sampling:
-    """lm-eval's generation options as ours; an option that would change nothing is an error."""
-    if unknown := set(options) - GENERATION_KEYS:
-        raise BrittleError(f"generation option {sorted(unknown)[0]} is not one of {', '.join(sorted(GENERATION_KEYS))}")
-    if options.get("until"):
-        raise BrittleError(f"stop strings {options['until']} would cut answers: our tasks need until: []")
-    drawn = bool(options.get("do_sample")) and float(options.get("temperature", 1.0)) > 0
-    return Sampling(
-        max_new_tokens=int(options.get("max_gen_toks", default_new)),
-        temperature=float(options.get("temperature", 1.0)) if drawn else 0.0,
-        top_p=float(options.get("top_p", 1.0)),
-        top_k=int(options.get("top_k", 0)),
-        seed=seed,
-    )
-
-
-def _sample_numbers(requests: Sequence[Instance]) -> list[int]:
-    """Repeats of one request come as the same object: the n-th is sample n."""
-    seen: dict[int, int] = {}
-    numbers = []
-    for request in requests:
-        numbers.append(seen.get(id(request), 0))
-        seen[id(request)] = numbers[-1] + 1
-    return numbers
 
 
 def fitting_batch_size(model: PreTrainedModel) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from brittle_eval.behaviour.calibration import Example, collate, input_device, logits_at, predicting
+from brittle_eval.engine.steering import over
 
 KL_TOKENS = 16
 """Response tokens over which the divergence is averaged."""
@@ -47,11 +48,13 @@ def _predictions(
     most = LOGITS // (4 * model.config.get_text_config().vocab_size)
     scored = [min(len(example.ids) - example.start, tokens or len(example.ids)) for example in examples]
     for indices in _batches(examples, scored, batch_size, most):
-        ids, mask, responses = collate([examples[index] for index in indices], pad_id, input_device(model))
+        batch = [examples[index] for index in indices]
+        ids, mask, responses = collate(batch, pad_id, input_device(model))
         wanted = responses & (responses.cumsum(1) <= tokens) if tokens else responses
         wanted[:, 0] = False
         labels = ids[wanted].split(wanted.sum(1).tolist())
-        logits = logits_at(model, ids, mask, predicting(wanted)).split(wanted.sum(1).tolist())
+        with over(model, batch, ids.shape[1], pad_id):
+            logits = logits_at(model, ids, mask, predicting(wanted)).split(wanted.sum(1).tolist())
         for row, index in enumerate(indices):
             yield index, labels[row].to(logits[row].device), logits[row].log_softmax(-1)
 
@@ -64,6 +67,15 @@ def perplexities(
     for index, ids, log_probs in _predictions(model, examples, pad_id, batch_size, tokens):
         out[index] = _perplexity(ids, log_probs)
     return out
+
+
+def likelihoods(model: PreTrainedModel, examples: Sequence[Example], pad_id: int, batch_size: int) -> list[tuple[float, bool]]:
+    """Of each example Σ log p over its response tokens, and whether each of them is the most likely one."""
+    found = [(math.nan, False)] * len(examples)
+    for index, ids, log_probs in _predictions(model, examples, pad_id, batch_size):
+        greedy = bool((log_probs.argmax(-1) == ids).all())
+        found[index] = (float(log_probs.gather(1, ids[:, None]).sum()), greedy)
+    return found
 
 
 def pieces(ids: Sequence[int], length: int) -> list[list[int]]:

@@ -20,6 +20,7 @@ from brittle_eval.evaluation import presets
 from brittle_eval.evaluation.backends import BACKENDS, Backend, backend_of, divided
 from brittle_eval.evaluation.conditions import condition
 from brittle_eval.evaluation.cutting import bound
+from brittle_eval.hooks import HookModification
 from brittle_eval.judgement.judges import choose
 from brittle_eval.methods import Attribution, Isolation, Judge, Modification
 from brittle_eval.options import unverified
@@ -96,6 +97,11 @@ class Chain:
         return any(what in modification.needs for modification in self.modifications)
 
     @property
+    def hooks(self) -> list[HookModification]:
+        """Its modifications that act while the model runs."""
+        return [modification for modification in self.modifications if isinstance(modification, HookModification)]
+
+    @property
     def folder(self) -> str:
         """A name for files."""
         return as_file(self.name)
@@ -154,6 +160,11 @@ def prepare(options: Options) -> Prepared:
             f"judge '{later[0]}' needs a model or a server of its own: run without it, then `brittle-eval judge RUN`"
         )
     _check_judges(judges, options.stop_when_decided)
+    if backend.type and (steering := [chain.name for chain in chains if chain.hooks]):
+        raise BrittleError(
+            f"'{steering[0]}' acts while the model runs, and --model {backend.name} runs a checkpoint, which has weights only: "
+            "take --model hf, or a modification of weights such as ablate"
+        )
     tasks = options.tasks or ((EMBEDDED,) if card else ("advbench", "utility"))
     name = EMBEDDED if card else str((options.model_args or {}).get("pretrained", ""))
     if not name:
@@ -219,9 +230,10 @@ def _chain(text: str, plugins: Plugins) -> Chain:
         if chain.isolation is None:
             raise BrittleError(f"'{chain.name}' has an order but no attribution that could follow it: remove order=sequential")
         check_order(chain.isolation)
-        if any(modification.trains for modification in chain.modifications):
+        if any(modification.trains for modification in chain.modifications) or chain.hooks:
+            what = "a hook acts on" if chain.hooks else "a training takes"
             raise BrittleError(
-                f"'{chain.name}' edits block by block, but a training takes the whole model at once: remove order=sequential"
+                f"'{chain.name}' edits block by block, but {what} the whole model at once: remove order=sequential"
             )
     return chain
 
