@@ -127,6 +127,7 @@ FLOORS = (
         "report_source",
         "headline",
         "report_charts",
+        "safety_chart",
         "region_charts",
         "report_table",
         "report_samples",

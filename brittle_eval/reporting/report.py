@@ -25,6 +25,7 @@ from brittle_eval.reporting.report_samples import Samples
 from brittle_eval.reporting.report_source import Source, read_source
 from brittle_eval.reporting.report_table import main_table
 from brittle_eval.reporting.report_text import command, digests, limits
+from brittle_eval.reporting.safety_chart import safety_chart
 from brittle_eval.reporting.svg import SHAPES, svg
 from brittle_eval.reporting.visible import visible
 from brittle_eval.running.record import Row, agreement_of, write_text
@@ -66,7 +67,9 @@ def drawings(source: Source) -> list[Drawing]:
     """The charts of the results, without those of regions."""
     drawn = report_charts.curves(source.probe) if source.probe is not None else []
     drawn += report_charts.sweep_charts(source.cells)
-    return drawn + (report_charts.pareto(source, source.attack) if source.attack else [])
+    if source.attack is None:
+        return drawn
+    return drawn + report_charts.pareto(source, source.attack) + safety_chart(source.rows, source.attack)
 
 
 def _content(source: Source, drawn: Sequence[Drawing], where: Places, samples: Samples | None) -> Mapping[str, Any]:

@@ -33,9 +33,7 @@ class Steer(HookModification):
 
     def prepare(self, states: Tensor, streams: Streams) -> Tensor:
         if "threshold" not in streams.known:
-            raise BrittleError(
-                "steer compares prompts with what the isolation 'contrast' keeps, and this region has nothing of it"
-            )
+            raise BrittleError("steer needs what the isolation 'contrast' keeps of prompts, and this region has nothing of it")
         found = similarity(steps(states), streams.known["reference"][:, None], int(streams.known["first"]))
         limit = float(streams.known["threshold"]) if self.tau is None else self.tau
         return torch.where(found >= limit, 1.0, -1.0)
