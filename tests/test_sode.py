@@ -53,7 +53,7 @@ def test_every_point_is_what_its_row_says(tmp_path: Path) -> None:
     assert isinstance(chart, Chart)
     found = {(one.name, point.label): (point.x, point.y) for one in chart.series for point in one.points}
     assert found == {
-        ("unedited", "none"): (4 / PROMPTS, 1 - 5 / PROMPTS),
+        ("unedited", "unedited"): (4 / PROMPTS, 1 - 5 / PROMPTS),
         ("edited", "snip-diff"): (4 / PROMPTS, 1 - 45 / PROMPTS),
         ("edited", "other"): (30 / PROMPTS, 1 - 12 / PROMPTS),
         ("random control", "random-0"): (4 / PROMPTS, 1 - 5 / PROMPTS),
