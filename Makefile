@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TYPED := brittle_eval plugins/brittle_plugins tasks/brittle_tasks registry/brittle_registry
 
-BENCHMARKS := attribution evaluation sweep finetune
+BENCHMARKS := attribution evaluation sweep finetune related
 sweep_parts := sweep leaderboard report
 
 .PHONY: test demo check docs bench clean

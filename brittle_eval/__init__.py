@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from brittle_eval.data import sources
     from brittle_eval.errors import BrittleError, CannotRun, UnknownName
     from brittle_eval.evaluation.compliance import compliant_start
+    from brittle_eval.hooks import HookModification
     from brittle_eval.hookspecs import hookimpl
     from brittle_eval.methods import (
         UNVERIFIED,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from brittle_eval.running.api import Evaluation, evaluate
     from brittle_eval.running.hosted import BrittleHF
     from brittle_eval.scores import Compare, Directions, ExampleInputs, HiddenStates, highest, select, share
+    from brittle_eval.streams import Streams
     from brittle_eval.tuning.checkpoint import Checkpoint
     from brittle_eval.tuning.hold import Hold, Rule
     from brittle_eval.tuning.train import Training, fine_tune, response_losses
@@ -55,6 +57,7 @@ __all__ = [
     "ExampleInputs",
     "HiddenStates",
     "Hold",
+    "HookModification",
     "Isolation",
     "Judge",
     "Mask",
@@ -71,6 +74,7 @@ __all__ = [
     "Seen",
     "Share",
     "Steering",
+    "Streams",
     "Training",
     "Tuning",
     "Unit",
@@ -97,12 +101,14 @@ _HOME = {
     "data": ("sources",),
     "evaluation.compliance": ("compliant_start",),
     "errors": ("BrittleError", "CannotRun", "UnknownName"),
+    "hooks": ("HookModification",),
     "hookspecs": ("hookimpl",),
     "reading": ("Reader", "Steering"),
     "regions": ("Mask", "Part", "Projector", "Region", "Whole", "chance_overlap", "overlap"),
     "running.api": ("Evaluation", "evaluate"),
     "running.hosted": ("BrittleHF",),
     "scores": ("Compare", "Directions", "ExampleInputs", "HiddenStates", "highest", "select", "share"),
+    "streams": ("Streams",),
     "tuning.checkpoint": ("Checkpoint",),
     "tuning.hold": ("Hold", "Rule"),
     "tuning.train": ("Training", "fine_tune", "response_losses"),

@@ -86,6 +86,8 @@ class PresetCard(Card):
     utility_limit: int | None = Field(default=None, ge=1)
     """Items of each utility task, from its first; None: all."""
     condition: Text | None = None
+    conditions: list[Text] = []
+    """In place of one condition several, each of which is a run: `sweep` makes them all."""
     seed: int = 0
     system_prompts: dict[str, Sha256] = {}
     """Digests of the system texts that tasks name."""

@@ -174,6 +174,8 @@ class Isolation:
     """
 
     takes: ClassVar[frozenset[str]] = frozenset({"weight-scores"})
+    gives: ClassVar[frozenset[Literal["weights", "directions"]]] = frozenset({"weights"})
+    """What its regions have: parts of weights, directions of the residual stream (`Region.streams`), or both."""
 
     @property
     def reach(self) -> Literal["weight", "block", "model"]:
@@ -187,7 +189,8 @@ class Isolation:
     def isolate(self, scores: Mapping[str, Any], context: Context) -> Mapping[str, Part]:
         """`scores[behaviour][weight name]` is (out, in), float32, `Directions` or `ExampleInputs`; gives a part for each name.
 
-        Of a `ModelAttribution` `scores[behaviour]` is what it gave. Other isolations may look at the same scores: read them only.
+        Of a `ModelAttribution` `scores[behaviour]` is what it gave. One that gives directions returns a `Region`. Other
+        isolations may look at the same scores: read them only.
         """
         raise TypeError(f"{type(self).__name__} defines no isolate(scores, context)")
 
@@ -196,6 +199,8 @@ class Modification:
     """What is done to the region: `edit`, a pure function of a weight and its part, or `apply`, which trains the model."""
 
     needs: ClassVar[frozenset[Literal["base", "before", "donor"]]] = frozenset()
+    changes: ClassVar[Literal["weights", "activations"]] = "weights"
+    """A `HookModification` changes activations."""
 
     @property
     def trains(self) -> bool:

@@ -45,10 +45,11 @@ class Reader(Protocol):
         """What else writes to the residual stream, or changes what the writers give before it is added, in words."""
         ...
 
-    def states(self, behaviour: str, positions: int) -> Tensor:
-        """(blocks + 1, examples, positions, width), float32: what enters each block, and what leaves the last one.
+    def states(self, behaviour: str, positions: int, behind: Sequence[int] = ()) -> Tensor:
+        """(blocks + 1, examples, positions + tokens behind, width), float32: what enters each block, and leaves the last one.
 
-        At the last `positions` tokens of each prompt, in their order. BrittleError for a prompt that is shorter.
+        At the last `positions` tokens of each prompt and at the tokens `behind`, which are read behind all of them, in their
+        order. BrittleError for a prompt that is shorter.
         """
         ...
 
@@ -59,6 +60,10 @@ class Reader(Protocol):
 
     def next_tokens(self, behaviour: str, examples: Sequence[int], steering: Steering | None = None) -> Tensor:
         """The log-probabilities of the token after each prompt, (examples, vocabulary), float32."""
+        ...
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """The ids of a text, without special tokens."""
         ...
 
     def first_tokens(self, behaviour: str) -> list[int]:

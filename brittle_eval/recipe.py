@@ -26,6 +26,8 @@ RESERVED = (NONE, SCOPE)
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 """What a user types to name a method, a recipe or a card."""
 
+OF_STREAM = " of the residual stream"
+
 SHAPE = "[ATTRIBUTION+ISOLATION+]MODIFICATION{+MODIFICATION}[:key=value,...] or RECIPE{+MODIFICATION}[:key=value,...]"
 
 
@@ -217,7 +219,8 @@ def _route(key: str, plan: Plan, names: Names) -> tuple[str, str]:
 
 
 def check(plan: Plan, names: Names) -> None:
-    """BrittleError where the isolation cannot take what the attribution gives; it names the isolations that can."""
+    """BrittleError where one component cannot take what another gives; it names those that can."""
+    _check_changes(plan, names)
     if plan.attribution is None or plan.isolation is None:
         return
     gives = names.get("attribution", plan.attribution.name).gives
@@ -228,6 +231,27 @@ def check(plan: Plan, names: Names) -> None:
             f"isolation '{plan.isolation.name}' takes {', '.join(sorted(takes))}, "
             f"but attribution '{plan.attribution.name}' gives {gives}: use one of {', '.join(fit) or '(none fits)'}"
         )
+
+
+def _check_changes(plan: Plan, names: Names) -> None:
+    """BrittleError for a modification whose region has nothing for it, and for one of weights behind one of activations."""
+    gives = names.get("isolation", plan.isolation.name).gives if plan.isolation else frozenset({"weights"})
+    steering = ""
+    for part in plan.modifications:
+        needed = "directions" if names.get("modification", part.name).changes == "activations" else "weights"
+        if needed not in gives:
+            fit = [name for name in names.names("isolation") if needed in names.get("isolation", name).gives]
+            region = f"isolation '{plan.isolation.name}' gives" if plan.isolation else "a plan without an isolation has"
+            raise BrittleError(
+                f"modification '{part.name}' needs {needed}{OF_STREAM if needed == 'directions' else ''}, and {region} "
+                f"{' and '.join(sorted(gives))}: use one of {', '.join(fit) or '(none fits)'}"
+            )
+        if steering and needed == "weights":
+            raise BrittleError(
+                f"'{plan.text or plan}' has '{part.name}', which changes weights, behind '{steering}', which acts while the "
+                f"model runs: write {part.name}+{steering}"
+            )
+        steering = part.name if needed == "directions" else steering
 
 
 def build(component: Component, cls: type[Method]) -> Method:

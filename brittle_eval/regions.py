@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from brittle_eval.errors import BrittleError
+from brittle_eval.streams import Streams
 
 NO_SET = (
     "a low-rank projector is no set of entries: compare its basis() with another's by overlap(), and take ~ for what it leaves"
@@ -195,10 +196,10 @@ Part = Mask | Projector | Whole
 
 
 class Region(Mapping[str, Part]):
-    """Parts by weight name; a weight that is not named is untouched."""
+    """Parts by weight name; a weight that is not named is untouched. And directions of the residual stream, if it has some."""
 
-    def __init__(self, parts: Mapping[str, Part]) -> None:
-        self._parts = dict(parts)
+    def __init__(self, parts: Mapping[str, Part], streams: Streams | None = None) -> None:
+        self._parts, self.streams = dict(parts), streams
 
     def __getitem__(self, name: str) -> Part:
         return self._parts[name]

@@ -85,6 +85,13 @@ class HiddenStates:
 
     values: Tensor
     """(blocks + 1, examples, positions, width), float32: what enters each block, and what leaves the last one."""
+    behind: tuple[int, ...] = ()
+    """The tokens that were read behind the prompts, at the last of the positions."""
+
+    @property
+    def prompts(self) -> Tensor:
+        """The values at the prompts' own positions."""
+        return self.values[:, :, : self.values.shape[2] - len(self.behind)]
 
 
 Scored = Tensor | Directions | ExampleInputs

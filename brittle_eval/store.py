@@ -15,14 +15,17 @@ from torch import Tensor
 
 from brittle_eval.errors import BrittleError
 from brittle_eval.regions import Mask, Part, Projector, Region
+from brittle_eval.streams import Streams
 
 FORMAT = "brittle-eval region 2"
+ALONG, BEHIND, KNOWN = "stream/along", "stream/behind", "stream/known/"
 
 
 def save_region(path: Path, region: Region, header: Mapping[str, Any]) -> None:
     """Write a region whole or not at all; `header` is JSON: plan, options, fingerprint, data digests, versions, sizes.
 
     Masks are `bits/NAME`, projectors `left/NAME` and `right/NAME`; the metadata's `parts` has their shapes and ranks.
+    Directions of the residual stream are `stream/along`, `stream/behind` and `stream/known/NAME`.
     BrittleError where it cannot be written, as on a full disk.
     """
     parts, tensors = _content(region)
@@ -41,6 +44,9 @@ def _content(region: Region) -> tuple[str, dict[str, Tensor]]:
     tensors: dict[str, Tensor] = {}
     for name, piece in region.items():
         tensors |= {f"{role}/{name}": value for role, value in _tensors(piece).items()}
+    if (streams := region.streams) is not None:
+        tensors |= {ALONG: streams.along, BEHIND: torch.tensor(streams.behind, dtype=torch.int64)}
+        tensors |= {f"{KNOWN}{name}": value for name, value in streams.known.items()}
     return json.dumps({name: _described(piece) for name, piece in region.items()}), tensors
 
 
@@ -111,4 +117,11 @@ def load_region(path: Path, fingerprint: str | None = None) -> tuple[Region, dic
         raise BrittleError(
             f"{path} was found on another model (fingerprint {header.get('fingerprint')}): remove it or use that model"
         )
-    return Region(parts), header
+    return Region(parts, _streams(tensors)), header
+
+
+def _streams(tensors: Mapping[str, Tensor]) -> Streams | None:
+    if ALONG not in tensors:
+        return None
+    known = {name.removeprefix(KNOWN): value for name, value in tensors.items() if name.startswith(KNOWN)}
+    return Streams(tensors[ALONG], tuple(tensors[BEHIND].tolist()), known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,11 +78,11 @@ class Coverage:
         return self.editable / matrices if matrices else 0.0
 
     def shares(self, region: Region) -> dict[str, float]:
-        """How many entries and ranks a region has, and their shares of the model's."""
+        """How many directions of the stream, entries and ranks a region has, and the shares of the model's."""
         count, ranks = region.count, region.ranks
-        sizes: dict[str, float] = {}
-        if count or not ranks:
-            sizes = {"count": count, "of_block_linears": count / self.editable, "of_all_parameters": count / self.total}
+        sizes: dict[str, float] = {"directions": len(region.streams.places)} if region.streams else {}
+        if count or not (ranks or sizes):
+            sizes |= {"count": count, "of_block_linears": count / self.editable, "of_all_parameters": count / self.total}
         if ranks:
             sizes |= {"ranks": ranks, "of_ranks": ranks / self.ranks}
         return sizes
@@ -225,11 +226,12 @@ class Content:
 
 
 class Fingerprint:
-    """Digest of a model's parameters and buffers; after an edit only the touched parameters are read again."""
+    """Digest of a model's parameters, buffers and hooks; after an edit only the touched parameters are read again."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._parts: dict[str, Content] = {}
+        self._hooks: list[str] = []
         self._read([*model.named_parameters(), *model.named_buffers()])
 
     def _read(self, tensors: Sequence[tuple[str, Tensor]]) -> None:
@@ -256,6 +258,15 @@ class Fingerprint:
             self._parts[name] = content
         return same
 
+    @contextmanager
+    def hooked(self, hooks: Sequence[str]) -> Iterator[None]:
+        """While inside, what hooks do to the model is a part of it."""
+        outer, self._hooks = self._hooks, [*self._hooks, *hooks]
+        try:
+            yield
+        finally:
+            self._hooks = outer
+
     def __str__(self) -> str:
-        joined = "\n".join(f"{name} {self._parts[name].digest}" for name in sorted(self._parts))
+        joined = "\n".join([*(f"{name} {self._parts[name].digest}" for name in sorted(self._parts)), *self._hooks])
         return hashlib.blake2b(joined.encode(), digest_size=16).hexdigest()

@@ -16,7 +16,8 @@ from typing import Any
 import click
 from click.testing import CliRunner
 
-from brittle_eval import cards, cli, hookspecs, methods, reading, scores, units
+from brittle_eval import cards, cli, hookspecs, methods, reading, scores, streams, units
+from brittle_eval import hooks as hook_contract
 from brittle_eval.evaluation.conditions import CONDITIONS
 from brittle_eval.listing import docstring
 from brittle_eval.options import Option, options_of
@@ -222,6 +223,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "datasets": dataset_table,
     "floors": floors,
     "groups": group_table,
+    "hook-modification": lambda: _contracts(hook_contract.HookModification, streams.Streams),
     "hooks": hooks,
     "isolation": lambda: _contracts(methods.Isolation, methods.Context, units.Unit, units.Member),
     "judge": lambda: _contracts(methods.Judge, methods.Record, methods.Verdict),

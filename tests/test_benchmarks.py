@@ -142,6 +142,18 @@ def test_the_benchmark_of_sweeps_runs(tmp_path: Path) -> None:
     assert "4 cells in" in done.stdout and "isolation" in done.stdout
 
 
+def test_the_benchmark_of_related_systems_runs(tmp_path: Path) -> None:
+    """Tiny models, a few tokens, a landscape of three points; no number of it means anything."""
+    save_checkpoint(tmp_path / "model")
+    command = [sys.executable, str(FOLDER / "related.py"), f"--output={tmp_path / 'bench.json'}", "--smoke", "--rounds=1"]
+    command += ["--prompts=3", "--new-tokens=4", "--points=3", "--limit=2", "--tasks=embedded_choice"]
+    command += [f"--model-args=pretrained={tmp_path / 'model'},dtype=float32"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "bench.json").read_text()).keys() == {"steering_overhead", "landscape_overhead"}
+    assert "3 points in" in done.stdout and "3 prompts, 4 new tokens" in done.stdout
+
+
 def test_the_benchmark_of_fine_tunes_runs_and_keeps_other_keys(tmp_path: Path) -> None:
     """A tiny model: whether it runs, and what it writes; no number of it means anything."""
     output = tmp_path / "bench.json"

@@ -12,10 +12,11 @@ import brittle_eval
 
 ROOT = Path(brittle_eval.__file__).parents[1]
 FLOORS = (
-    ("errors", "pages", "regions", "units", "scores"),
+    ("errors", "pages", "streams", "regions", "units", "scores"),
     (
         "reading",
         "methods",
+        "hooks",
         "hookspecs",
         "options",
         "scope",
@@ -65,6 +66,7 @@ FLOORS = (
         "hold",
         "snapshot",
         "delta",
+        "steering",
         "trained",
         "sequential",
         "reader",
@@ -78,10 +80,10 @@ FLOORS = (
         "decoder",
         "crew",
         "generate",
-        "sampling",
         "measures",
         "reasoning",
         "backbone",
+        "lm_requests",
         "lm",
         "asking",
         "showing",
@@ -136,6 +138,7 @@ FLOORS = (
         "headline",
         "report_charts",
         "training_charts",
+        "safety_chart",
         "region_charts",
         "report_table",
         "report_samples",

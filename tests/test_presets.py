@@ -41,11 +41,11 @@ CARD = PresetCard(
 )
 
 
-def test_the_three_presets_are_there() -> None:
-    assert set(CARDS) == {"wei2024", "wei2024-released-code", "strict-2026"}
+def test_the_presets_are_there() -> None:
+    assert set(CARDS) == {"wei2024", "wei2024-released-code", "strict-2026", "sode"}
 
 
-@pytest.mark.parametrize("name", sorted(["wei2024", "wei2024-released-code", "strict-2026"]))
+@pytest.mark.parametrize("name", sorted(["wei2024", "wei2024-released-code", "strict-2026", "sode"]))
 def test_a_shipped_preset_names_what_is_installed(name: str) -> None:
     card, shelf = CARDS[name], TaskShelf(PLUGINS.task_paths(), {})
     configs = {name: shelf._manager_of(name).task_index[name].cfg or {} for name in card.tasks}

@@ -68,10 +68,15 @@ def read_rows(path: Path) -> list[Pair]:
     return pairs
 
 
+def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids of a text, without special tokens."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, pair: Pair, *, system: str = "default", end: bool = False) -> Example:
     """Chat-rendered prompt and response as ids; no special tokens are added to either, `end` appends the end token."""
-    prompt = tokenizer(render(tokenizer, pair.prompt, system).text, add_special_tokens=False)["input_ids"]
-    response = tokenizer(pair.response, add_special_tokens=False)["input_ids"]
+    prompt = plain_ids(tokenizer, render(tokenizer, pair.prompt, system).text)
+    response = plain_ids(tokenizer, pair.response)
     if not response:
         raise BrittleError(f"the response {pair.response[:40]!r} tokenises to nothing: remove it from the behaviour file")
     return Example((*prompt, *response, *([tokenizer.eos_token_id] if end else [])), len(prompt))

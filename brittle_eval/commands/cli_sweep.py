@@ -78,7 +78,7 @@ def sweep(
     from brittle_eval.sweeps.sweep import sweep as start
     from brittle_eval.sweeps.sweep_table import show
 
-    asked = grids.grid((grids.read(grid_file) if grid_file else {}) | _typed(given), KEYS, yes=yes)
+    asked = grids.grid(_of_preset((grids.read(grid_file) if grid_file else {}) | _typed(given)), KEYS, yes=yes)
     groups = plan_sweep([(as_options(line, plans), line) for line, plans in _lines(asked.groups())])
     run_cells = local
     if executor == "ray":
@@ -104,6 +104,20 @@ def _typed(given: Mapping[str, Any]) -> dict[str, Any]:
     names = {parameter.name: _key(parameter) for parameter in KEYS.values()}
     typed = [name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     return {names[name]: list(given[name]) if isinstance(given[name], tuple) else given[name] for name in typed}
+
+
+def _of_preset(given: dict[str, Any]) -> dict[str, Any]:
+    """A preset that compares conditions is a grid by itself: all of them, on the unedited model."""
+    from brittle_eval.cards import presets
+    from brittle_eval.plugins import Plugins
+    from brittle_eval.recipe import NONE
+
+    asked = given.get("preset")
+    names = asked if isinstance(asked, list) else [asked]
+    known = presets(Plugins.load()) if asked and len(names) == 1 else {}
+    if names[0] in known and (conditions := known[names[0]].conditions):
+        return {"condition": list(conditions), "modify": [NONE]} | given
+    return given
 
 
 def _lines(groups: Any) -> Sequence[tuple[list[str], Sequence[str]]]:

@@ -29,6 +29,10 @@ States = dict[str, dict[str, Any]]
 """State by behaviour and weight name: one object for weights that share it, none for a weight that no example reached."""
 
 
+def _no_tokenizer(text: str) -> Sequence[int]:
+    raise TypeError(f"no tokenizer was given that could read {text!r}")
+
+
 @dataclass(frozen=True)
 class Pass:
     """How examples run: batch size in examples, padding token, memory for the state of one group of blocks in bytes."""
@@ -40,6 +44,8 @@ class Pass:
     """Told examples × blocks looked at, after every batch: over a whole attribution that sums to all examples × all blocks."""
     say: Callable[[str], None] = lambda line: None
     """Told how the attribution will run, before it starts."""
+    tokens: Callable[[str], Sequence[int]] = _no_tokenizer
+    """The ids of a text without special tokens."""
 
 
 GIVEN: Mapping[str, type] = {"directions": Directions, "example-inputs": ExampleInputs}

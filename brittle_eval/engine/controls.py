@@ -39,8 +39,9 @@ def matched_control(
     """A region with the same count in every weight; with `magnitude` also the same distribution of |W|, up to 64 quantiles.
 
     For a projector a random subspace of the same rank, and one for all weights from which the region takes one subspace;
-    BrittleError where its magnitude should be matched: it has none. For whole weights those of other blocks, as far apart:
-    any, or with `magnitude` those nearest in norm; only where no such blocks are left does the control cover the region.
+    BrittleError where its magnitude should be matched: it has none. Directions of the residual stream become random ones. For
+    whole weights those of other blocks, as far apart: any, or with `magnitude` those nearest in norm; only where no such blocks
+    are left does the control cover the region.
     """
     if all(map(_whole, region.values())) and (others := _shifted(region, addresses)):
         return _drawn(kind, others, region, model, addresses, generator)
@@ -53,7 +54,7 @@ def matched_control(
                 parts[address.name] = _subspace(kind, part, value, generator, bases)
             else:
                 parts[address.name] = _entries(kind, part, value, generator)
-    return Region(parts)
+    return Region(parts, region.streams.drawn(generator) if region.streams else None)
 
 
 def _whole(part: Part) -> bool:

@@ -221,8 +221,9 @@ def whole_region(model: nn.Module, addresses: Sequence[Address]) -> Region:
 
 def checked(parts: Mapping[str, Part], addresses: Sequence[Address], isolation: Isolation) -> Region:
     """The parts as a region, in the model's order; an empty one is an error."""
-    region = Region({address.name: parts[address.name] for address in addresses if address.name in parts})
-    if region.count + region.ranks == 0:
+    streams = parts.streams if isinstance(parts, Region) else None
+    region = Region({address.name: parts[address.name] for address in addresses if address.name in parts}, streams)
+    if region.count + region.ranks == 0 and not (streams and streams.places):
         entries = "raise q, lower p, or compare over more than a row (a row of n entries takes ⌊q·n⌋)"
         few = "take more ranks; a behaviour less itself leaves none"
         raise BrittleError(f"the region of {isolation} is empty: {few if 'directions' in isolation.takes else entries}")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +13,13 @@ from transformers import PreTrainedModel
 from brittle_eval.behaviour.calibration import Example, collate, input_device, logits_at
 from brittle_eval.engine.anatomy import find_writers
 from brittle_eval.engine.attribute import Pass
+from brittle_eval.engine.steering import at, behind, catching, modules
 from brittle_eval.errors import BrittleError
 from brittle_eval.reading import Steering
 from brittle_eval.weights import Address, decoder_blocks
 
 CLOSE = 1e-2
 """How far, as a share of its norm, what a block adds may be from the sum of what its writers give."""
-
-Change = Callable[[Tensor], Tensor]
 
 
 class ModelReader:
@@ -62,8 +60,8 @@ class ModelReader:
 
     @property
     def _modules(self) -> list[nn.Module]:
-        """The modules of all writers but experts, whose outputs no hook sees."""
-        return [self.model.get_submodule(address.module) for address in self._all if address.expert is None]
+        """The modules of all writers but experts."""
+        return modules(self.model, self._all)
 
     def _plain(self) -> list[bool]:
         """Whether each block adds to the stream just what its writers give, as a short prompt shows."""
@@ -83,8 +81,8 @@ class ModelReader:
         pairs = [(own, part.to(own.device).reshape(own.shape)) for own, part in zip(added, sums, strict=True)]
         return [bool((own - part).norm() <= CLOSE * own.norm()) for own, part in pairs]
 
-    def states(self, behaviour: str, positions: int) -> Tensor:
-        prompts = _prompts(self.examples[behaviour])
+    def states(self, behaviour: str, positions: int, behind: Sequence[int] = ()) -> Tensor:
+        prompts, positions = _prompts(self.examples[behaviour], behind), positions + len(behind)
         if (shortest := min((len(prompt.ids) for prompt in prompts), default=positions)) < positions:
             raise BrittleError(
                 f"{positions} positions at prompt ends were asked for, but a prompt has {shortest} tokens: ask for fewer"
@@ -100,13 +98,9 @@ class ModelReader:
     def _passes(self, prompts: Sequence[Example]) -> Iterator[tuple[list[Tensor], list[int]]]:
         """For each batch the stream in front of every block and behind the last, (batch, longest, width), and prompt lengths."""
         for start in range(0, len(prompts), self.how.batch_size):
-            batch, caught = prompts[start : start + self.how.batch_size], list[Tensor]()
+            batch = prompts[start : start + self.how.batch_size]
             ids, mask, _ = collate(batch, self.how.pad_id, input_device(self.model))
-            keep = partial(_catch, caught)
-            with ExitStack() as stack, torch.no_grad():
-                for block in self._blocks:
-                    _before(stack, block, keep)
-                _behind(stack, self._blocks[-1], keep)
+            with catching(self.model) as caught, torch.no_grad():
                 self.model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
             width = caught[0].shape[-1]
             yield [stream.reshape(*ids.shape, width).clone() for stream in caught], [len(prompt.ids) for prompt in batch]
@@ -131,27 +125,24 @@ class ModelReader:
     def _steered(self, steering: Steering) -> Iterator[None]:
         with ExitStack() as stack:
             if steering.add is not None:
-                _before(stack, self._blocks[steering.block], partial(_plus, steering.add))
+                at(stack, self._blocks, steering.block, partial(_plus, steering.add))
             if steering.ablate is not None:
                 project = partial(_without, steering.ablate)
-                for block in self._blocks:
-                    _before(stack, block, project)
+                for place in range(self.blocks + 1):
+                    at(stack, self._blocks, place, project)
                 for module in self._modules:
-                    _behind(stack, module, project)
-                _behind(stack, self._blocks[-1], project)
+                    behind(stack, module, project)
             yield
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        return tuple(self.how.tokens(text)) if text else ()
 
     def first_tokens(self, behaviour: str) -> list[int]:
         return [example.ids[example.start] for example in self.examples[behaviour]]
 
 
-def _prompts(examples: Sequence[Example]) -> list[Example]:
-    return [Example(example.ids[: example.start], example.start) for example in examples]
-
-
-def _catch(caught: list[Tensor], stream: Tensor) -> Tensor:
-    caught.append(stream.detach())
-    return stream
+def _prompts(examples: Sequence[Example], more: Sequence[int] = ()) -> list[Example]:
+    return [Example((*example.ids[: example.start], *more), example.start) for example in examples]
 
 
 def _plus(step: Tensor, stream: Tensor) -> Tensor:
@@ -162,23 +153,3 @@ def _without(direction: Tensor, stream: Tensor) -> Tensor:
     """`x − (x · r) r`, r of length 1."""
     unit = direction.to(stream)
     return stream - (stream @ unit)[..., None] * unit
-
-
-def _before(stack: ExitStack, block: nn.Module, change: Change) -> None:
-    """Change the hidden states that a block is called with."""
-
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": change(kwargs["hidden_states"])}
-
-    stack.callback(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
-
-
-def _behind(stack: ExitStack, module: nn.Module, change: Change) -> None:
-    """Change what a module gives, or the first of what it gives."""
-
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
-
-    stack.callback(module.register_forward_hook(hook).remove)

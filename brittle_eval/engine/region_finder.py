@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from brittle_eval.behaviour.behaviours import Behaviour, from_file, from_prompts, sizes
-from brittle_eval.behaviour.calibration import Example
+from brittle_eval.behaviour.calibration import Example, plain_ids
 from brittle_eval.engine.anatomy import find_units
 from brittle_eval.engine.attribute import DATA, Pass
 from brittle_eval.engine.isolate import Wanted, find_regions, whole_region
@@ -147,7 +147,8 @@ class RegionFinder:
         examples = {name: behaviour.examples for name, behaviour in behaviours.items()}
         blocks = len({address.block for one in wanted for address in self.scoped[one.chain.name]})
         with bar(f"attributing {names}", blocks * sum(map(len, examples.values()))) as advance:
-            how = Pass(session.lm.pad_id, memory=int(self.options.memory * 2**30), on_batch=advance, say=self.say)
+            lm, memory = session.lm, int(self.options.memory * 2**30)
+            how = Pass(lm.pad_id, memory=memory, on_batch=advance, say=self.say, tokens=partial(plain_ids, lm.tokenizer))
             if isinstance(chain.attribution, ModelAttribution):
                 yield from (self._whole(one, examples, how) for one in wanted)
                 return
@@ -255,6 +256,8 @@ class RegionFinder:
     def size(self, region: Region) -> str:
         """The same in words."""
         said, sizes = [], self.shares(region)
+        if "directions" in sizes:
+            said.append(f"directions at {sizes['directions']} places of the residual stream")
         if "count" in sizes:
             said.append(
                 f"{sizes['count']:,} weights, {sizes['of_block_linears']:.2%} of the block linears, "

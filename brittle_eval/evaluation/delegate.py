@@ -16,7 +16,7 @@ from brittle_eval.evaluation.asking import Before
 from brittle_eval.evaluation.backends import Backend, divided
 from brittle_eval.evaluation.evaluate import backend_model
 from brittle_eval.evaluation.lm import BrittleHFLM
-from brittle_eval.evaluation.sampling import as_sampling
+from brittle_eval.evaluation.lm_requests import as_sampling
 
 
 class Elsewhere(Before):

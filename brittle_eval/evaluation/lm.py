@@ -18,14 +18,15 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from brittle_eval.behaviour.calibration import Example, input_device
+from brittle_eval.engine.steering import asking
 from brittle_eval.errors import BrittleError, CannotRun
 from brittle_eval.evaluation.backbone import language_arguments
 from brittle_eval.evaluation.chat import render
 from brittle_eval.evaluation.crew import Helpers, help_out, shared
 from brittle_eval.evaluation.generate import Sampling, generate, run_part
-from brittle_eval.evaluation.measures import perplexities
+from brittle_eval.evaluation.lm_requests import arguments_of, as_sampling, continued, refuse_steered, sample_numbers
+from brittle_eval.evaluation.measures import likelihoods, perplexities
 from brittle_eval.evaluation.responses import Answer, Responses
-from brittle_eval.evaluation.sampling import as_sampling, sample_numbers
 from brittle_eval.evaluation.stopping import Stopping
 
 SCORED_TOKENS = 128
@@ -120,7 +121,10 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         if self.turns is None:
-            self.reject_long([(text, int(options.get("max_gen_toks", self.max_gen_toks))) for text, options in _args(requests)])
+            refuse_steered(self.model, "lm-eval's own generator")
+            self.reject_long(
+                [(text, int(options.get("max_gen_toks", self.max_gen_toks))) for text, options in arguments_of(requests)]
+            )
             return list(super().generate_until(requests, disable_tqdm=disable_tqdm))
         texts, options = zip(*(request.args for request in requests), strict=True)
         sampling = as_sampling(options[0], self.max_gen_toks, self.seed)
@@ -142,7 +146,10 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        self.reject_long([(context + continuation, -1) for context, continuation in _args(requests)])
+        self.reject_long([(context + continuation, -1) for context, continuation in arguments_of(requests)])
+        if asking(self.model):
+            read = [continued(self, *args) for args in arguments_of(requests)]
+            return likelihoods(self.model, read, self.pad_id, int(self.batch_size))
         own = partial(super().loglikelihood, disable_tqdm=disable_tqdm)
         return shared(self.helpers, "likelihoods", requests, own, lambda request: str(request.args[0]))
 
@@ -154,6 +161,10 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
     @property
     def world_size(self) -> int:
         return 1
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        refuse_steered(self.model, "a text's rolling likelihood")
+        return list(super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm))
 
     def reject_long(self, texts: Sequence[tuple[str, int]]) -> None:
         """BrittleError for a text that HFLM would cut; the last token of a likelihood request is predicted, never read (-1)."""
@@ -214,10 +225,6 @@ class BrittleHFLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
                 f"{what} the model's context of {self.max_length}: "
                 f"{advice or (LOWER if new > 0 else '') + 'leave the task out'}; prompts are never cut"
             )
-
-
-def _args(requests: Sequence[Instance]) -> list[Any]:
-    return [request.args for request in requests]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from brittle_eval.behaviour.calibration import Example, collate, input_device, logits_at, predicting
+from brittle_eval.engine.steering import asking, over
 from brittle_eval.evaluation.decoder import common_start, shareable
 
 KL_TOKENS = 16
@@ -44,7 +45,7 @@ def _opening(model: PreTrainedModel, batch: Sequence[Example]) -> tuple[DynamicC
     """What all prompts of a batch open with (a system turn), read once: its keys and values for every row, and its length."""
     cache = DynamicCache(config=model.config)
     shared = common_start([list(example.ids[: example.start]) for example in batch]) if len(batch) > 1 else []
-    if not shared or not shareable(cache):
+    if not shared or not shareable(cache) or asking(model):
         return None, 0
     ids = torch.tensor([shared], device=input_device(model))
     model.get_decoder()(input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True)
@@ -67,7 +68,8 @@ def _predictions(
         wanted[:, 0] = False
         labels = ids[wanted].split(wanted.sum(1).tolist())
         seen = torch.cat([mask.new_ones(len(ids), read), mask], dim=1)
-        logits = logits_at(model, ids, seen, predicting(wanted), cache).split(wanted.sum(1).tolist())
+        with over(model, rest, ids.shape[1], pad_id):
+            logits = logits_at(model, ids, seen, predicting(wanted), cache).split(wanted.sum(1).tolist())
         for row, index in enumerate(indices):
             yield index, labels[row].to(logits[row].device), logits[row].log_softmax(-1)
 
@@ -80,6 +82,15 @@ def perplexities(
     for index, ids, log_probs in _predictions(model, examples, pad_id, batch_size, tokens):
         out[index] = _perplexity(ids, log_probs)
     return out
+
+
+def likelihoods(model: PreTrainedModel, examples: Sequence[Example], pad_id: int, batch_size: int) -> list[tuple[float, bool]]:
+    """Of each example Σ log p over its response tokens, and whether each of them is the most likely one."""
+    found = [(math.nan, False)] * len(examples)
+    for index, ids, log_probs in _predictions(model, examples, pad_id, batch_size):
+        greedy = bool((log_probs.argmax(-1) == ids).all())
+        found[index] = (float(log_probs.gather(1, ids[:, None]).sum()), greedy)
+    return found
 
 
 def pieces(ids: Sequence[int], length: int) -> list[list[int]]:

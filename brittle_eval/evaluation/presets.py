@@ -16,7 +16,8 @@ OPTION = {"judges": "judge", "merge_system": "system-role"}
 
 def fixed(card: PresetCard) -> dict[str, Any]:
     """The run's options that the preset fixes, with their values."""
-    condition(card.condition)
+    for name in card.conditions or [card.condition]:
+        condition(name)
     return {
         "tasks": tuple(card.tasks),
         "judges": tuple(card.judges),
@@ -33,8 +34,18 @@ def fixed(card: PresetCard) -> dict[str, Any]:
 
 
 def chosen(card: PresetCard, options: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
-    """What the preset makes of the options; BrittleError where one of the `given` says something else."""
+    """What the preset makes of the options; BrittleError where one of the `given` says something else.
+
+    Of a preset over several conditions the options name one.
+    """
     values = fixed(card)
+    if card.conditions:
+        if options["condition"] not in card.conditions:
+            raise BrittleError(
+                f"--preset {card.name} compares {', '.join(card.conditions)}: name one with --condition, or take "
+                f"`brittle-eval sweep --preset {card.name}`, which runs them all"
+            )
+        values["condition"] = options["condition"]
     for name in values:
         if name in given and options[name] != values[name]:
             option = OPTION.get(name, name)

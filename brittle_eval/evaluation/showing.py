@@ -52,6 +52,11 @@ def answered(task: Any) -> bool:
     return own_metadata(task) is not None and task.config.output_type == "generate_until"
 
 
+def prompted(task: Any) -> bool:
+    """Whether it says where its prompts end, as tasks of ours whose answers are generated and likelihoods of continuations do."""
+    return answered(task) or task.config.output_type in ("loglikelihood", "multiple_choice")
+
+
 def turns_of(metadata: Mapping[str, Any], settings: Settings) -> Turns:
     """How the task's metadata and the run's condition want its prompts shown.
 

@@ -95,6 +95,8 @@ def _prepared(folder: RunFolder, row: Row) -> Prepared:
     prepared = prepare(
         replace(options, data=(), behaviours=(), judges=("refusal",), stop_when_decided=False, condition=None, metadata=None)
     )
+    if prepared.chains[0].hooks:
+        raise BrittleError(f"row {row.name} of {row.recipe} acts while the model runs and changes no weights: nothing to export")
     if str(prepared.chains[0].plan) != row.plan:
         raise BrittleError(
             f"'{row.recipe}' is {prepared.chains[0].plan} in this installation, and the run's was {row.plan}: install its version"

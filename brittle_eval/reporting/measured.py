@@ -109,4 +109,6 @@ def size(row: Row) -> str:
         return f"{found['of_block_linears'] * 100:.2g} % of the block weights"
     if found.get("of_ranks") is not None:
         return f"{found['of_ranks'] * 100:.2g} % of the ranks of the block weights"
+    if found.get("directions") is not None:
+        return f"directions at {found['directions']:g} places of the residual stream"
     return "the weights that the plan touches"

@@ -26,6 +26,7 @@ from brittle_eval.reporting.report_samples import Samples
 from brittle_eval.reporting.report_source import Source, read_source
 from brittle_eval.reporting.report_table import main_table
 from brittle_eval.reporting.report_text import command, digests, limits
+from brittle_eval.reporting.safety_chart import safety_chart
 from brittle_eval.reporting.svg import SHAPES, svg
 from brittle_eval.reporting.training_charts import training_charts
 from brittle_eval.reporting.visible import visible
@@ -71,7 +72,9 @@ def drawings(source: Source) -> list[Drawing]:
     drawn += landscape_charts(source.landscape) if source.landscape is not None else []
     drawn += training_charts(source.rows)
     drawn += report_charts.sweep_charts(source.cells)
-    return drawn + (report_charts.pareto(source, source.attack) if source.attack else [])
+    if source.attack is None:
+        return drawn
+    return drawn + report_charts.pareto(source, source.attack) + safety_chart(source.rows, source.attack)
 
 
 def _content(source: Source, drawn: Sequence[Drawing], where: Places, samples: Samples | None) -> Mapping[str, Any]:

@@ -77,9 +77,9 @@ class Source:
         return {id(row): cell for cell in self.cells for row in cell.rows}
 
     @cached_property
-    def _unedited(self) -> dict[tuple[str, int | None], Row]:
-        found = {(row.model, self.seed(row)): row for row in reversed(self.rows) if row.kind == "unedited"}
-        return {(row.model, None): row for row in found.values()} | found
+    def _unedited(self) -> dict[tuple[str, str, int | None], Row]:
+        found = {(row.model, row.condition, self.seed(row)): row for row in reversed(self.rows) if row.kind == "unedited"}
+        return {(row.model, row.condition, None): row for row in found.values()} | found
 
     def cell(self, row: Row) -> Cell | None:
         """The cell that a row of a sweep comes from."""
@@ -92,7 +92,8 @@ class Source:
 
     def before(self, row: Row) -> Row | None:
         """The unedited row that a row is compared with."""
-        return self._unedited.get((row.model, self.seed(row)), self._unedited.get((row.model, None)))
+        shown = (row.model, row.condition)
+        return self._unedited.get((*shown, self.seed(row)), self._unedited.get((*shown, None)))
 
     def folder(self, row: Row) -> Path:
         """Where a row's samples lie."""

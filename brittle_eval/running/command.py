@@ -28,10 +28,10 @@ REPEATED = ("modify", "include_path", "behaviour", "data", "stop_when", "plugin"
 NAMES = {"judges": "judge", "behaviours": "behaviour", "plugins": "plugin"}
 """Options of the command line whose name is not that of their field."""
 PRESET = (
-    *("tasks", "judge", "gen_kwargs", "num_fewshot", "utility_limit", "condition", "seed", "metadata"),
+    *("tasks", "judge", "gen_kwargs", "num_fewshot", "utility_limit", "seed", "metadata"),
     *("apply_chat_template", "system_instruction", "merge_system"),
 )
-"""What a preset fixes, so that the command need not say it."""
+"""What every preset fixes, so that the command need not say it."""
 EVALUATION = (
     *("gen_kwargs", "num_fewshot", "apply_chat_template", "system_instruction", "merge_system", "metadata"),
     *("utility_limit", "stop_when_decided"),

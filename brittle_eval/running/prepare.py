@@ -21,6 +21,7 @@ from brittle_eval.evaluation.backends import BACKENDS, Backend, backend_of, divi
 from brittle_eval.evaluation.conditions import condition
 from brittle_eval.evaluation.crew import processes
 from brittle_eval.evaluation.cutting import bound
+from brittle_eval.hooks import HookModification
 from brittle_eval.judgement.judges import choose
 from brittle_eval.methods import Attribution, Isolation, Judge, Modification
 from brittle_eval.options import unverified
@@ -100,6 +101,11 @@ class Chain:
         return any(what in modification.needs for modification in self.modifications)
 
     @property
+    def hooks(self) -> list[HookModification]:
+        """Its modifications that act while the model runs."""
+        return [modification for modification in self.modifications if isinstance(modification, HookModification)]
+
+    @property
     def folder(self) -> str:
         """A name for files."""
         return as_file(self.name)
@@ -159,12 +165,27 @@ def prepare(options: Options, *, several: bool = False) -> Prepared:
             f"judge '{later[0]}' needs a model or a server of its own: run without it, then `brittle-eval judge RUN`"
         )
     _check_judges(judges, options.stop_when_decided)
+    _check_hooks(chains, backend)
     tasks = options.tasks or ((EMBEDDED,) if card else ("advbench", "utility"))
     name = EMBEDDED if card else str((options.model_args or {}).get("pretrained", ""))
     if not name:
         raise BrittleError("--model_args has no pretrained=…: expected pretrained=PATH_OR_HUB_ID,… or no --model_args at all")
     controls, files = parse_controls(options.controls), _files(options.behaviours)
     return Prepared(options, plugins, chains, controls, judges, files, tasks, name, card, preset, backend)
+
+
+def _check_hooks(chains: Sequence[Chain], backend: Backend) -> None:
+    """BrittleError for a plan that acts while the model runs, where something else than this process's model runs."""
+    steering = [chain.name for chain in chains if chain.hooks]
+    if steering and backend.type:
+        raise BrittleError(
+            f"'{steering[0]}' acts while the model runs, and --model {backend.name} runs a checkpoint, which has weights only: "
+            "take --model hf, or a modification of weights such as ablate"
+        )
+    if steering and processes() > 1:
+        raise BrittleError(
+            f"'{steering[0]}' acts while the model runs, and of several processes the others take over weights only: start it in one"
+        )
 
 
 def _check_alone() -> None:
@@ -225,9 +246,10 @@ def chain_of(text: str, plugins: Plugins) -> Chain:
         if chain.isolation is None:
             raise BrittleError(f"'{chain.name}' has an order but no attribution that could follow it: remove order=sequential")
         check_order(chain.isolation)
-        if any(modification.trains for modification in chain.modifications):
+        if any(modification.trains for modification in chain.modifications) or chain.hooks:
+            what = "a hook acts on" if chain.hooks else "a training takes"
             raise BrittleError(
-                f"'{chain.name}' edits block by block, but a training takes the whole model at once: remove order=sequential"
+                f"'{chain.name}' edits block by block, but {what} the whole model at once: remove order=sequential"
             )
     return chain
 

@@ -26,7 +26,7 @@ from brittle_eval.evaluation.measures import Reference, compared, reference, tok
 from brittle_eval.evaluation.presets import check_data, check_tasks
 from brittle_eval.evaluation.reasoning import COMPLIANCE, REFUSAL, direction, distances
 from brittle_eval.evaluation.responses import Responses
-from brittle_eval.evaluation.showing import answered, check_prompts, notes_of, own_metadata
+from brittle_eval.evaluation.showing import answered, check_prompts, notes_of, own_metadata, prompted
 from brittle_eval.evaluation.stopping import Stopping
 from brittle_eval.evaluation.sweeping import sweep_values
 from brittle_eval.listing import DIVERGENCE, MEASURES, PERPLEXITY, REASONING, WIKITEXT
@@ -81,6 +81,7 @@ class Session:
         self.asked: BrittleHFLM | Before = self.lm
         self._measured: tuple[str, dict[str, list[float]]] = ("", {})
         self._each_task(lambda leaf: check_prompts(self.lm, self.tasks[leaf.name], self.settings))
+        self._each_task(self._check_steering, [*self.tasks, WIKITEXT])
         self._each_task(self._check_measure, list(MEASURES))
 
     def within(self, prepared: Prepared, folder: RunFolder) -> Session:
@@ -115,6 +116,12 @@ class Session:
             raise CannotRun(f"{leaf.name} reads the model's own logits, which {backend.name} does not give: take --model hf")
         if leaf.name == WIKITEXT:
             _ = self.pieces
+
+    def _check_steering(self, leaf: Leaf) -> None:
+        """CannotRun for a task that does not say where its prompts end, if a plan steers by them."""
+        asks = [chain.name for chain in self.prepared.chains for hook in chain.hooks if hook.asks]
+        if asks and (leaf.name == WIKITEXT or not prompted(self.tasks[leaf.name])):
+            raise CannotRun(f"'{asks[0]}' steers by what prompts say, and {leaf.name} has no prompts: leave the task out")
 
     @contextmanager
     def elsewhere(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ from brittle_eval.trials.seeds import show_seeds
 
 MEASURES = ((PERPLEXITY, WIKITEXT), (DIVERGENCE,))
 """Of each column the tasks, of which the first that a row has is shown."""
-COLUMNS = ("cell", "plan", "region", "attack", "utility", "ppl", "KL", "seconds", "status")
+COLUMNS = ("cell", "plan", "region", "attack", "over-refusal", "utility", "ppl", "KL", "seconds", "status")
 
 
 def show(groups: Sequence[Group], found: Mapping[int, Outcome], console: Console | None = None) -> None:
@@ -30,7 +30,9 @@ def show(groups: Sequence[Group], found: Mapping[int, Outcome], console: Console
     console = console or terminal()
     for group in groups:
         cells = [cell for cell in group.cells if cell.number in found]
-        console.print(f"\n{group.model}, seed {group.options.seed}: {', '.join(group.tasks)}", markup=False, soft_wrap=True)
+        shown = f", {group.options.condition}" if group.options.condition else ""
+        heading = f"{group.model}{shown}, seed {group.options.seed}: {', '.join(group.tasks)}"
+        console.print(f"\n{heading}", markup=False, soft_wrap=True)
         table = Table(show_edge=False, pad_edge=False, box=SIMPLE_HEAD)
         for name in COLUMNS:
             table.add_column(name, justify="left" if name in ("plan", "status") else "right", overflow="fold")
@@ -46,8 +48,8 @@ def show(groups: Sequence[Group], found: Mapping[int, Outcome], console: Console
             if reason := found[cell.number].reason:
                 console.print(f"cell {cell.number}: {found[cell.number].status}: {reason}", markup=False, soft_wrap=True)
     console.print(
-        "attack: not refused & coherent with a 95 % interval, of the first attack; utility: of the first utility task, and then "
-        "its change; region: of the block linears, or of their ranks",
+        "attack: not refused & coherent with a 95 % interval, of the first attack; over-refusal: of all harmless prompts; "
+        "utility: of the first utility task, and then its change; region: of the block linears, or of their ranks",
         soft_wrap=True,
     )
     if failed := sum(outcome.status == "failed" for outcome in found.values()):
@@ -56,10 +58,11 @@ def show(groups: Sequence[Group], found: Mapping[int, Outcome], console: Console
 
 def _line(cell: Cell, outcome: Outcome) -> list[str]:
     if outcome.status == "failed":
-        return [str(cell.number), escape(cell.recipe), *([""] * 5), f"{outcome.seconds:.1f}", outcome.status]
+        return [str(cell.number), escape(cell.recipe), *([""] * 6), f"{outcome.seconds:.1f}", outcome.status]
     row = outcome.rows[0]
     share = row.region.get("of_block_linears", row.region.get("of_ranks"))
-    cells = ["–" if share is None else f"{share:.3%}", _attack(row), _utility(row), *(_number(row, *names) for names in MEASURES)]
+    cells = ["–" if share is None else f"{share:.3%}", _attack(row), _over_refusal(row), _utility(row)]
+    cells += [_number(row, *names) for names in MEASURES]
     return [str(cell.number), escape(cell.recipe), *cells, f"{outcome.seconds:.1f}", outcome.status]
 
 
@@ -71,6 +74,13 @@ def _attack(row: Row) -> str:
     task = _done(row, "attack")
     rate = task.values.get("not_refused_coherent") if task else None
     return f"{rate['value']:.2f} {rate['low']:.2f}–{rate['high']:.2f}" if rate and rate["value"] is not None else "–"
+
+
+def _over_refusal(row: Row) -> str:
+    """Over all tasks of harmless prompts together."""
+    rates = [task.values.get("refused") for task in row.tasks if task.role == "harmless" and task.status == "done"]
+    known = [rate for rate in rates if rate and rate.get("n")]
+    return f"{sum(rate['k'] for rate in known) / sum(rate['n'] for rate in known):.2f}" if known else "–"
 
 
 def _utility(row: Row) -> str:

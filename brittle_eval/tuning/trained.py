@@ -22,7 +22,9 @@ from brittle_eval.engine.attribute import Pass, accumulate, scores
 from brittle_eval.engine.edit import edited, prove, uninterrupted
 from brittle_eval.engine.isolate import as_weight
 from brittle_eval.engine.sharing import sites
+from brittle_eval.engine.steering import steered
 from brittle_eval.errors import BrittleError, blaming
+from brittle_eval.hooks import HookModification
 from brittle_eval.methods import Attribution, Context, Modification
 from brittle_eval.regions import Region
 from brittle_eval.store import region_digest
@@ -46,8 +48,27 @@ def applied(
     """The model with a chain of modifications applied; gives the touched parameters. Undone bit for bit, as `edited` is.
 
     Neighbours that `edit` are one edit with one cast. One that trains sees what those before it made, and those after it edit
-    what it made.
+    what it made. Hooks come last.
     """
+    hooks = [modification for modification in modifications if isinstance(modification, HookModification)]
+    weights = [modification for modification in modifications if modification not in hooks]
+    with ExitStack() as stack:
+        names = stack.enter_context(_changed(model, addresses, region, weights, context, fingerprint)) if weights else []
+        if hooks:
+            stack.enter_context(steered(model, find_weights(model)[0], region, hooks, fingerprint))
+        yield names
+
+
+@contextmanager
+def _changed(
+    model: PreTrainedModel,
+    addresses: Sequence[Address],
+    region: Region,
+    modifications: Sequence[Modification],
+    context: Context,
+    fingerprint: Fingerprint,
+) -> Iterator[list[str]]:
+    """The same of modifications that change weights."""
     if not any(modification.trains for modification in modifications):
         with edited(model, addresses, region, modifications, context, fingerprint) as names:
             yield names

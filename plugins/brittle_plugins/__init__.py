@@ -26,6 +26,7 @@ def brittle_isolations() -> dict[str, str]:
         "bottom": "brittle_plugins.bottom:Bottom",
         "bottom-mass": "brittle_plugins.bottom_mass:BottomMass",
         "bottom-ranks": "brittle_plugins.bottom_ranks:BottomRanks",
+        "contrast": "brittle_plugins.contrast:Contrast",
         "direction": "brittle_plugins.direction:Direction",
         "four-way": "brittle_plugins.four_way:FourWay",
         "orthogonal": "brittle_plugins.orthogonal:Orthogonal",
@@ -43,7 +44,9 @@ def brittle_isolations() -> dict[str, str]:
 def brittle_modifications() -> dict[str, str]:
     return {
         "ablate": "brittle_plugins.ablate:Ablate",
+        "ablate-stream": "brittle_plugins.ablate_stream:AblateStream",
         "adapter": "brittle_plugins.adapter:Adapter",
+        "add": "brittle_plugins.add:Add",
         "extrapolate": "brittle_plugins.extrapolate:Extrapolate",
         "finetune": "brittle_plugins.finetune:Finetune",
         "keep": "brittle_plugins.keep:Keep",
@@ -55,6 +58,7 @@ def brittle_modifications() -> dict[str, str]:
         "scale": "brittle_plugins.scale:Scale",
         "rewind": "brittle_plugins.rewind:Rewind",
         "safe-lora": "brittle_plugins.safe_lora:SafeLoRA",
+        "steer": "brittle_plugins.steer:Steer",
         "transplant": "brittle_plugins.transplant:Transplant",
     }
 

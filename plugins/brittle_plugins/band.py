@@ -72,7 +72,7 @@ class Band(Isolation):
             few = [name for name in (self.of, self.minus) if scores[name].values.shape[1] < FEWEST]
             if few:
                 raise BrittleError(f"band needs {FEWEST} prompts of '{few[0]}' or more: give more pairs of it")
-            gaps = self.gaps(scores[self.of].values[1:, :, -1], scores[self.minus].values[1:, :, -1], context)
+            gaps = self.gaps(scores[self.of].prompts[1:, :, -1], scores[self.minus].prompts[1:, :, -1], context)
             context.note(f"angle gap behind each block, degrees: {' '.join(f'{float(gap):.1f}' for gap in gaps.mean(1))}")
             band = self.initial(gaps)
             context.note(f"the gap rises in blocks {band[0]} to {band[1]}")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import torch
 from annotated_types import Interval
 
-from brittle_eval import BrittleError, HiddenStates, Isolation, Projector, Share, Steering, share
+from brittle_eval import BrittleError, HiddenStates, Isolation, Projector, Region, Share, Steering, Streams, share
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from brittle_eval import Context, Part, Reader
+    from brittle_eval import Context, Reader
 
 FEWEST = 8
 """Examples of a behaviour that a mean is taken over, at least."""
@@ -42,10 +42,9 @@ class Direction(Isolation):
     change the next token after prompts of `minus` by less than `kl` (nats) when they are ablated, and bring these the
     log-odds of a refusal above `induced` when d is added before its block. All that on the share `validation` of the examples,
     which no mean saw. A refusal is one of the most frequent tokens that the share `begins` of the responses of `of` begin with.
-    With `block` and `position` (−1 is the last) there is no search.
-
-    What else writes to the stream, such as the embeddings, keeps its part of r, and the run says so. BrittleError for too few
-    examples, and where no direction passes. Arditi et al. 2024 (arXiv 2406.11717); `begins` is ours.
+    With `block` and `position` (−1 is the last) there is no search. Hooks get d itself, at its block. What else writes to the
+    stream, such as the embeddings, keeps its part of r, and the run says so. BrittleError for too few examples, and where no
+    direction passes. Arditi et al. 2024 (arXiv 2406.11717); `begins` is ours.
     """
 
     validation: Share = 0.2
@@ -59,6 +58,7 @@ class Direction(Isolation):
     minus: str = "utility"
 
     takes = frozenset({"hidden-states"})
+    gives = frozenset({"weights", "directions"})
 
     def __post_init__(self) -> None:
         if (self.block is None) != (self.position is None):
@@ -72,10 +72,10 @@ class Direction(Isolation):
     def behaviours(self) -> tuple[str, ...]:
         return (self.of, self.minus)
 
-    def isolate(self, scores: Mapping[str, HiddenStates], context: Context) -> Mapping[str, Part]:
+    def isolate(self, scores: Mapping[str, HiddenStates], context: Context) -> Region:
         reader = context.reader()
         halves = {name: self._halves(name, scores[name], context) for name in self.behaviours}
-        one, other = (scores[name].values[:, halves[name][0]].mean(1) for name in self.behaviours)
+        one, other = (scores[name].prompts[:, halves[name][0]].mean(1) for name in self.behaviours)
         if self.block is not None and self.position is not None:
             found = self._given(one - other, self.block, self.position)
         else:
@@ -88,17 +88,16 @@ class Direction(Isolation):
         after = "" if found.odds is None else f", with which ablated the log-odds of a refusal are {found.odds:.2f}"
         context.note(f"direction of block {found.block} at position {found.position}{after}")
         context.note(f"left out, where the direction is still written: {'; '.join(reader.left_out)}")
-        return {name: Projector.onto(shape, unit(found)[:, None]) for name, shape in reader.writers.items()}
+        parts = {name: Projector.onto(shape, unit(found)[:, None]) for name, shape in reader.writers.items()}
+        return Region(parts, Streams.single(reader.blocks, found.block, found.difference))
 
     def _halves(self, name: str, states: HiddenStates, context: Context) -> tuple[list[int], list[int]]:
         """Examples to take means over, and the others."""
         count = states.values.shape[1]
         held = max(1, share(self.validation, count)) if self.block is None else 0
         if count - held < FEWEST:
-            raise BrittleError(
-                f"direction takes a mean over {FEWEST} examples or more, but got {count} of '{name}', {held} of them for "
-                "validation: give more pairs of it"
-            )
+            got = f"got {count} of '{name}', {held} of them for validation: give more pairs of it"
+            raise BrittleError(f"direction takes a mean over {FEWEST} examples or more, but {got}")
         order = torch.randperm(count, generator=context.generator(f"direction {name}")).tolist()
         return order[held:], order[:held]
 

@@ -18,13 +18,16 @@ class PromptStates(ModelAttribution):
     """`x_b(e, i)`: the residual stream before each block b and behind the last, at the last tokens i of the prompt of example e.
 
     Taken are the last `positions` tokens; without it all that every prompt ends with, which is what the chat template puts after
-    the request. BrittleError where the prompts end with no common token, or where one is shorter than that.
+    the request. And those of the text `behind`, if there is one, which is read behind every prompt. BrittleError where the
+    prompts end with no common token, or where one is shorter than that.
     """
 
     positions: Annotated[int, Interval(ge=1)] | None = None
+    behind: str = ""
 
     def attribute(self, reader: Reader, behaviour: str) -> HiddenStates:
         count = self.positions or reader.ending
         if count == 0:
             raise BrittleError("the prompts end with no common token, as without a chat template: give positions=1")
-        return HiddenStates(reader.states(behaviour, count))
+        behind = reader.tokens(self.behind)
+        return HiddenStates(reader.states(behaviour, count, behind), behind)
