@@ -184,7 +184,7 @@ def _check_hooks(chains: Sequence[Chain], backend: Backend) -> None:
         )
     if steering and processes() > 1:
         raise BrittleError(
-            f"'{steering[0]}' acts while the model runs, and of several processes the others take over weights only: start it in one"
+            f"'{steering[0]}' acts while the model runs; of several processes the others take over weights only: start it in one"
         )
 
 
