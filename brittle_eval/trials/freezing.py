@@ -19,6 +19,8 @@ from brittle_eval.trials.seeds import control_of, seed_of
 NOTHING, REGION = "nothing", "region"
 BY_ITSELF = "unfrozen attack over unedited"
 NUMBER, SEED = "n", "seed"
+Cell = tuple[str, float, float, int]
+"""What is held, its two shares, and n."""
 
 
 @dataclass(frozen=True)
@@ -108,22 +110,22 @@ def _table(rows: Sequence[Row], free: Sequence[Row]) -> Freezing | None:
         return None
     attacks = {row.training["attack"] for row in rows}
     beside = [row for row in free if row.training["attack"] in attacks and row.model == rows[0].model]
-    cells: dict[tuple[Any, ...], list[Row]] = {}
+    cells: dict[Cell, list[Row]] = {}
     for row in [*beside, *rows]:
         cells.setdefault(_cell(row), []).append(row)
-    spots = [spot for (*place, n), own in cells.items() if (spot := _spot(place, n, own, task))]
+    spots = [spot for cell, own in cells.items() if (spot := _spot(cell, own, task))]
     return Freezing(rows[0].plan.partition(":")[0], task, spots) if spots else None
 
 
-def _cell(row: Row) -> tuple[Any, ...]:
+def _cell(row: Row) -> Cell:
     n = next((int(own[NUMBER]) for _, own in _options(row) if NUMBER in own), 0)
     if row.training["bare"]:
         return NOTHING, 0.0, 0.0, n
-    shares = (round(row.region[key], 4) for key in ("of_block_linears", "of_all_parameters"))
-    return (control_of(row) or REGION, *shares, n)
+    of_linears, of_all = (round(row.region[key], 4) for key in ("of_block_linears", "of_all_parameters"))
+    return control_of(row) or REGION, of_linears, of_all, n
 
 
-def _spot(place: Sequence[Any], n: int, rows: Sequence[Row], task: str) -> Spot | None:
+def _spot(cell: Cell, rows: Sequence[Row], task: str) -> Spot | None:
     """The rows of a cell differ in their seeds; of one seed that stands there twice (rows of several runs) the first counts."""
     by_seed = {seed_of(row): found for row in reversed(rows) for found in row.tasks if found.task == task}
     known = [one for one in by_seed.values() if one.status == "done" and one.values[ANSWERED]["value"] is not None]
@@ -136,7 +138,7 @@ def _spot(place: Sequence[Any], n: int, rows: Sequence[Row], task: str) -> Spot 
     weakest = min(
         (one.values.get(ALONE) or {} for one in known), key=lambda one: -1.0 if one.get("gain") is None else one["gain"]
     )
-    return Spot(*place, n, len(rates), sum(rates) / len(rates), low, high, weakest)
+    return Spot(*cell, len(rates), sum(rates) / len(rates), low, high, weakest)
 
 
 def show_freezing(rows: Sequence[Row], console: Console) -> None:
