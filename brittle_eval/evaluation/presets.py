@@ -16,7 +16,8 @@ OPTION = {"judges": "judge", "merge_system": "system-role"}
 
 def fixed(card: PresetCard) -> dict[str, Any]:
     """The run's options that the preset fixes, with their values."""
-    for name in card.conditions or [card.condition]:
+    asked: Sequence[str | None] = card.conditions or [card.condition]
+    for name in asked:
         condition(name)
     return {
         "tasks": tuple(card.tasks),

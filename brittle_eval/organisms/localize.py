@@ -57,7 +57,7 @@ SIZES = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0)
 """Shares of the entries, units or ranks that the nested regions of the average precision take."""
 RANKS = "one of the two takes ranks and the other entries, which no measure compares"
 OWN_SIZE = "no option sets its size, so there are no nested regions"
-NO_OUTSIDE = "the region is whole weights, of which no random region of the same size is another"
+NO_OUTSIDE = "the region is whole weights, and there are no other blocks of the same size"
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,11 @@ class _Measured:
         undefined: dict[str, str] = {}
         found = self._agreement(method, region, find, undefined)
         regions = {"": region}
-        if all(part.count == math.prod(part.shape) for part in region.values()):
+        control = matched_control("random", region, self.of.model, self.of.addresses, self.of.generator(method.text))
+        if control.keys() == region.keys() and all(part.count == math.prod(part.shape) for part in region.values()):
             undefined["random regions"] = NO_OUTSIDE
         else:
-            regions[" random"] = matched_control("random", region, self.of.model, scope, self.of.generator(method.text))
+            regions[" random"] = control
         answered = {
             f"{name}{ending}": asdict(self.effect.of(part, modification, f"{method.text}: {name}{ending}"))
             for name, modification in self.modifications.items()

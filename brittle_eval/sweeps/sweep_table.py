@@ -40,8 +40,8 @@ def show(groups: Sequence[Group], found: Mapping[int, Outcome], console: Console
             table.add_row(*_line(cell, found[cell.number]))
         console.print(table, markup=False)
         rows = rows_of([group], found)
-        for shown in (show_seeds, show_course, show_freezing):
-            shown(rows, console)
+        for show_also in (show_seeds, show_course, show_freezing):
+            show_also(rows, console)
         for line in verdicts(rows):
             console.print(line, markup=False, soft_wrap=True)
         for cell in cells:

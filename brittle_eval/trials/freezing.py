@@ -138,7 +138,8 @@ def _spot(cell: Cell, rows: Sequence[Row], task: str) -> Spot | None:
     weakest = min(
         (one.values.get(ALONE) or {} for one in known), key=lambda one: -1.0 if one.get("gain") is None else one["gain"]
     )
-    return Spot(*cell, len(rates), sum(rates) / len(rates), low, high, weakest)
+    what, of_block_linears, of_all_parameters, n = cell
+    return Spot(what, of_block_linears, of_all_parameters, n, len(rates), sum(rates) / len(rates), low, high, weakest)
 
 
 def show_freezing(rows: Sequence[Row], console: Console) -> None:
