@@ -181,6 +181,15 @@ def located(
     return {line["method"]: line for line in found["lines"]}
 
 
+def test_sizes_that_the_data_cannot_give_leave_the_method_without_an_average_precision(
+    block: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All ranks of a weight are more than the directions of few tokens; its own size is not."""
+    own = located(block, tmp_path / "run", capsys, "actsvd+top-ranks:r=1", pairs=4)["actsvd+top-ranks:r=1"]
+    assert own["agreement"]["precision"] > 0 and own["agreement"]["average_precision"] is None
+    assert "real" in own["undefined"]["AP"] and own["answered"]
+
+
 def test_methods_that_look_at_the_whole_model_against_a_planted_block(
     block: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,7 +226,11 @@ class _Measured:
         grown = [each for size in SIZES if (each := sized(method.isolation, size, nested=True)) is not None]
         if not grown:
             undefined["AP"] = OWN_SIZE
-        nested = [one for each in grown if (one := agreement(find(each), self.of.truth, shapes)) is not None]
+        nested = []
+        try:
+            nested = [one for each in grown if (one := agreement(find(each), self.of.truth, shapes)) is not None]
+        except BrittleError as error:  # such as more directions than the calibration data has
+            undefined["AP"] = str(error)
         return {
             "precision": own.precision,
             "recall": own.recall,
