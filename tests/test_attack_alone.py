@@ -127,8 +127,12 @@ def test_a_run_records_the_attack_alone_and_what_the_training_noted(tmp_path: Pa
     assert frozen["training"]["noted"]["finetune"]["inside"] == 0 and frozen["training"]["noted"]["finetune"]["steps"] == 4
     found = task(frozen, "embedded_harmful")["values"][ALONE]
     assert found["row"] == free["name"]
-    results = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
-    assert results[frozen["name"]]["embedded_harmful"][ALONE] == found
+    (shown,) = [
+        one["metadata"]
+        for one in json.loads((tmp_path / "run" / "results.json").read_text())["configs"].values()
+        if one["metadata"]["plan"] == frozen["plan"]
+    ]
+    assert shown[ALONE] == found
     assert found["enough"] or "attack too weak" in capsys.readouterr().out
     (tmp_path / "run" / "rows.jsonl").unlink()
     assert main(line) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,7 @@ def test_a_template_without_a_system_role(
     named = line(folder, tmp_path, "advbench_system", *files, "--gen_kwargs", "max_gen_toks=2")
     assert main(named) == 2
     assert "the template has no system role; use --system-role merge" in capsys.readouterr().err
-    (tmp_path / "run" / "run.json").unlink()
+    shutil.rmtree(tmp_path / "run")
     assert main([*named, "--system-role", "merge"]) == 0
     assert task(rows(tmp_path / "run")["unedited"], "advbench_system")["notes"] == ["system turn: merged"]
 

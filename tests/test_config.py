@@ -79,6 +79,7 @@ def test_every_option_of_run_is_a_key_with_hyphens_or_underscores(tmp_path: Path
         "base": "base",
         "donor": "donor",
         "judges": ["wei2024"],
+        "seeds": 2,
         "stop_when_decided": True,
         "stop_when": ["ppl>50"],
         "plugins": ["mine.py"],

@@ -122,7 +122,7 @@ def test_patches_that_are_empty(tmp_path: Path, shares: dict[str, float]) -> Non
 
 def test_a_recipe_from_command_to_rows(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = pairs(tmp_path / "harmful.jsonl", "harm")
-    line = [*arguments, "--controls", "none", "--behaviour", f"harmful={file}"]
+    line = [*arguments, "--controls", "none", "--seeds", "1", "--behaviour", f"harmful={file}"]
     assert main([*line, "--modify", "safe-patching:n=40"]) == 2
     assert "40 pairs of harmful were asked for, and there are 6" in capsys.readouterr().err
     line[line.index("--output_path") + 1] = str(tmp_path / "other")

@@ -168,7 +168,7 @@ def test_the_command_is_that_of_the_run(tmp_path: Path) -> None:
     words = shlex.split(text)
     assert words[:2] == ["brittle-eval", "run"]
     read = run_command.make_context("run", words[2:], token_normalize_func=lambda token: token.replace("_", "-")).params
-    assert read["model_args"] == "pretrained=a b" and read["modify"] == ("wanda-diff", "snip:p=0.1")
+    assert read["model_args"] == {"pretrained": "a b"} and read["modify"] == ("wanda-diff", "snip:p=0.1")
     assert read["tasks"] == ("x", "y") and read["limit"] == 5.0 and read["behaviours"] == ("safety=f.jsonl",)
     assert read["system_role"] == "merge" and read["stop_when_decided"] and read["seed"] == 0
     assert read["controls"] == Options().controls and read["judges"] == Options().judges

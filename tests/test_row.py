@@ -67,7 +67,7 @@ def test_every_option_has_a_place_in_the_command() -> None:
 
 def test_a_preset_fixes_what_the_command_leaves_out() -> None:
     card = PresetCard(name="one", summary="s", version="1", source="s", tasks={}, judges=[], max_gen_toks=1, samples={})
-    assert {NAMES.get(name, name) for name in presets.fixed(card)} == set(PRESET)
+    assert {NAMES.get(name, name) for name in presets.fixed(card)} == {*PRESET, "condition"}, "of a preset several"
     words = shlex.split(command_line({"model": "hf", "preset": "wei2024 1", "tasks": ["a"], "modify": ["none"]}))
     assert words == ["brittle-eval", "run", "--model", "hf", "--preset", "wei2024", "--modify", "none"]
 

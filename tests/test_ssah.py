@@ -159,7 +159,7 @@ def test_fine_tuning_around_or_within_a_kind_of_units(
 ) -> None:
     """What is inside the region of that part stays, or is all that moves, as the run says of the change."""
     recipe = {"freeze": "ssah-freeze", "train-only": "ssah-budget"}[rule]
-    line = [*arguments, "--controls", "none"]
+    line = [*arguments, "--controls", "none", "--seeds", "1"]
     for name in ("harmful", "refusals"):
         line += ["--behaviour", f"{name}={pairs(tmp_path / f'{name}.jsonl', name)}"]
     assert main([*line, "--modify", f"{recipe}:n=4,batch=2,weights=blocks,safety=0.2,redundant=0.3"]) == 0

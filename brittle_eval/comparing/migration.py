@@ -56,7 +56,7 @@ def migration(options: Options, kinds: str, say: Say = print) -> tuple[dict[str,
         raise BrittleError(
             f"{len(options.modify)} plans were given: expected one --modify with a training, such as finetune:n=100"
         )
-    prepared = prepare(replace(options, modify=(*by_kind.values(), *options.modify)))
+    prepared = prepare(replace(options, modify=(*by_kind.values(), *options.modify), seeds=1))
     chains = {chain.name: chain for chain in prepared.chains}
     training = chains[options.modify[0]]
     if not any(modification.trains for modification in training.modifications):

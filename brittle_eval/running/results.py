@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from brittle_eval.running.row import Row, TaskResult
+from brittle_eval.running.row import ALONE, Row, TaskResult
 
 NONE = "none"
 """lm-eval's name for no filter, which stands behind the name of a metric."""
@@ -61,6 +61,7 @@ def _named(task: TaskResult, metric: str) -> str:
 
 def _config(name: str, row: Row, task: TaskResult) -> dict[str, Any]:
     known = {"role": task.role, "kind": row.kind, "plan": row.plan, "fingerprint": row.fingerprint}
+    known |= {ALONE: task.values[ALONE]} if ALONE in task.values else {}
     return {"task": name, "metric_list": [], "metadata": known | ({"group": task.group} if task.group else {})}
 
 

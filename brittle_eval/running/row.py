@@ -14,6 +14,8 @@ from pydantic_core import from_json
 from brittle_eval.errors import BrittleError
 from brittle_eval.running.command import of_config
 
+ALONE = "attack_alone"
+"""The value of an attack task in rows of trainings: which row is the free attack, its gain, and whether that is enough."""
 SCHEMA = 2
 Role = Literal["attack", "harmless", "utility", "measure", "other"]
 if TYPE_CHECKING:
