@@ -72,6 +72,7 @@ def test_the_wheel_holds_data_of_every_kind_and_no_tests(wheel: Path) -> None:
         "brittle_eval/reporting/templates/report.js",
         "brittle_plugins/data/wei2024.json",
         "brittle_registry/datasets/advbench.toml",
+        "brittle_registry/leaderboard/rows.jsonl",
         "brittle_registry/organism/refusals.txt",
         "brittle_registry/recipes/wanda-diff.toml",
         "brittle_tasks/_greedy_yaml",
