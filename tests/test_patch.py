@@ -37,7 +37,10 @@ def shifted(model: PreTrainedModel, sign: int, names: Sequence[str]) -> PreTrain
     made = copy.deepcopy(model).requires_grad_(False)
     for name in names:
         made.get_parameter(name).requires_grad_(True)
-    loss = lambda model, batch: sign * response_loss(model, batch, PAD)  # noqa: E731
+
+    def loss(model: PreTrainedModel, batch: Sequence[Example]) -> torch.Tensor:
+        return sign * response_loss(model, batch, PAD)
+
     fine_tune(made, DATA, Training(epochs=2, batch_size=2, learning_rate=1e-2), PAD, loss_of=loss)
     return made
 

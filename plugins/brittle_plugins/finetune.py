@@ -111,7 +111,10 @@ class Finetune(Modification):
         loss_of = few_tokens_deep(model, examples, tuning.pad_id) if self.loss == "few-tokens-deep" else None
         kept = Checkpoint(tuning.folder)
         with tuning.progress(f"fine-tuning on {self.on}", self.stop or self.steps) as advance:
-            step = lambda *_: advance(1)  # noqa: E731
+
+            def step(*_: object) -> None:
+                advance(1)
+
             return fine_tune(model, examples, settings, tuning.pad_id, step, hold, kept, loss_of, self.stop or None)
 
 
